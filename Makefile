@@ -1,0 +1,47 @@
+# Pegel's tasks. Everything lands in .venv and in PEGEL_CACHE (default: the user's cache directory).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-unit lint bench lock tools
+
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# A stamp is written last, so a set-up that broke half-way is simply done again.
+$(VENV)/.demo-ready: locks/demo.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/demo.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.demo-ready locks/test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/test.txt
+	@touch $@
+
+setup: $(VENV)/.demo-ready ## install Pegel into .venv
+
+demo: $(VENV)/.demo-ready ## see the whole product on this machine
+	$(BIN)/pegel demo
+
+tools: ## install the real components that the integration tests run
+	@tests/install-tools
+
+lint: $(VENV)/.test-ready ## style, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-unit: $(VENV)/.test-ready ## pure tests: no network, no process
+	$(BIN)/python -m pytest -m "not integration"
+
+test: $(VENV)/.test-ready tools lint ## everything that CI runs
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.test-ready ## measure the figures of the README
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: ## resolve the locked versions anew
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra demo pyproject.toml -o locks/demo.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra test -c locks/demo.txt pyproject.toml -o locks/test.txt

@@ -1,0 +1,178 @@
+"""Every metric Pegel publishes: name, type, labels, help.
+
+Publishers, rules, dashboards and the documentation all import this list, so that a name exists once.
+Names and types follow Prometheus' conventions: base units, counters end in `_total`, and a label's value
+never comes from a request unless the profile or the configuration names it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+MetricType = Literal["counter", "gauge", "histogram"]
+
+_MODEL = ("model_name", "model_version")
+_GPU = ("uuid", "gpu")
+
+LATENCY_BUCKETS_SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+LABEL_DELAY_BUCKETS_SECONDS = (
+    1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family as Prometheus sees it. `buckets` are a histogram's upper bounds, without +Inf."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def openmetrics_name(self) -> str:
+        """The family's name in OpenMetrics, where a counter's samples carry the suffix and its family doesn't."""
+        return self.name.removesuffix("_total") if self.type == "counter" else self.name
+
+
+# Build
+BUILD_INFO = Metric("pegel_build_info", "gauge", "Always 1; the version of Pegel that runs here.", ("version",))
+
+# Traffic of a model, counted exactly by the forwarder
+INFERENCE_REQUESTS = Metric(
+    "ml_inference_requests_total", "counter", "Requests the model answered.", (*_MODEL, "protocol", "code")
+)
+INFERENCE_DURATION = Metric(
+    "ml_inference_duration_seconds", "histogram",
+    "From the request's first byte to the answer's last.", _MODEL, LATENCY_BUCKETS_SECONDS,
+)  # fmt: skip
+INFERENCE_FIRST_BYTE = Metric(
+    "ml_inference_time_to_first_byte_seconds", "histogram",
+    "From the request's first byte to the answer's first.", _MODEL, LATENCY_BUCKETS_SECONDS,
+)  # fmt: skip
+INFERENCE_IN_FLIGHT = Metric(
+    "ml_inference_requests_in_flight", "gauge", "Requests whose answer is not complete.", _MODEL
+)
+INFERENCE_OUTCOMES = Metric(
+    "ml_inference_outcomes_total", "counter",
+    "How requests ended: ok, error (status 5xx or a broken answer), client_abort, timeout.", (*_MODEL, "outcome"),
+)  # fmt: skip
+INFERENCE_RATE = Metric(
+    "inference_requests_per_second",
+    "gauge",
+    "Requests a second over the last 15 seconds, for autoscaling.",
+    _MODEL,
+)
+INFERENCE_ROWS = Metric("ml_inference_rows_total", "counter", "Rows that the analyser decoded.", _MODEL)
+
+# Drift
+FEATURE_ROWS = Metric(
+    "ml_feature_rows_total", "counter", "Rows per feature and bin of the profile.",
+    (*_MODEL, "feature", "bin", "reference"),
+)  # fmt: skip
+FEATURE_REFERENCE_ROWS = Metric(
+    "ml_feature_reference_rows", "gauge", "The reference's rows per feature and bin (its rows times the share).",
+    (*_MODEL, "feature", "bin", "reference"),
+)  # fmt: skip
+FEATURE_INVALID = Metric(
+    "ml_feature_invalid_total", "counter", "Values that could not be binned.", (*_MODEL, "feature", "reason")
+)
+FEATURE_DRIFT = Metric(
+    "ml_feature_drift",
+    "gauge",
+    "Distance of the last window from the reference.",
+    (*_MODEL, "feature", "measure"),
+)
+FEATURE_DRIFT_LIMIT = Metric(
+    "ml_feature_drift_limit", "gauge", "What PSI stays below without drift, at the window's number of rows.",
+    (*_MODEL, "feature"),
+)  # fmt: skip
+FEATURE_DRIFT_EVIDENCE = Metric(
+    "ml_feature_drift_evidence",
+    "gauge",
+    "log10 of the evidence that this feature has drifted.",
+    (*_MODEL, "feature"),
+)
+DRIFT_EVIDENCE = Metric("ml_drift_evidence", "gauge", "log10 of the evidence that any feature has drifted.", _MODEL)
+DRIFT_EVIDENCE_LIMIT = Metric(
+    "ml_drift_evidence_limit", "gauge", "log10 of the evidence at which drift is reported.", _MODEL
+)
+DATA_DRIFT_SCORE = Metric("ml_data_drift_score", "gauge", "Share of the features that are in drift, 0 to 1.", _MODEL)
+DATA_DRIFT_DETECTED = Metric(
+    "ml_data_drift_detected", "gauge", "1 while this replica's detector reports data drift.", _MODEL
+)
+
+# Accuracy
+MODEL_ACCURACY = Metric("ml_model_accuracy", "gauge", "Share of labelled rows predicted right.", _MODEL)
+MODEL_ACCURACY_LOWER = Metric("ml_model_accuracy_lower", "gauge", "Lower end of the 95 % Wilson interval.", _MODEL)
+MODEL_ACCURACY_UPPER = Metric("ml_model_accuracy_upper", "gauge", "Upper end of the 95 % Wilson interval.", _MODEL)
+MODEL_QUALITY_STATE = Metric(
+    "ml_model_quality_state", "gauge",
+    "1 for the state that holds: ok, immature (labels are late), insufficient (too few labels).", (*_MODEL, "state"),
+)  # fmt: skip
+LABELS = Metric(
+    "ml_labels_total", "counter", "Feedback items by what became of them: matched, duplicate, unmatched, rejected.",
+    (*_MODEL, "outcome"),
+)  # fmt: skip
+LABEL_DELAY = Metric(
+    "ml_label_delay_seconds",
+    "histogram",
+    "From the prediction to its label.",
+    _MODEL,
+    LABEL_DELAY_BUCKETS_SECONDS,
+)
+
+# The reference
+REFERENCE_INFO = Metric(
+    "ml_reference_info", "gauge", "Always 1; the reference in use and whether it was given or learned.",
+    (*_MODEL, "reference", "source"),
+)  # fmt: skip
+REFERENCE_READY = Metric("ml_reference_ready", "gauge", "1 when there is a reference to compare with.", _MODEL)
+REFERENCE_CREATED = Metric(
+    "ml_reference_created_timestamp_seconds", "gauge", "When the reference was made, as a Unix time.", _MODEL
+)
+
+# The tap
+TAP_EXCHANGES = Metric("pegel_tap_exchanges_total", "counter", "Exchanges by what became of their copy.", ("outcome",))
+TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", ("direction",))
+TAP_CONNECTIONS = Metric("pegel_tap_connections", "gauge", "Open client connections.")
+TAP_ANALYSER_RESTARTS = Metric(
+    "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again."
+)
+TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.")
+
+# GPUs
+GPU_INFO = Metric(
+    "nvidia_gpu_info", "gauge", "Always 1; what this GPU is, and whether simulated.",
+    (*_GPU, "name", "minor_number", "pci_bus_id", "driver_version", "cuda_version", "simulated"),
+)  # fmt: skip
+GPU_UP = Metric(
+    "nvidia_gpu_up", "gauge", "1 while the driver answers for this GPU; without one, a single 0 with empty labels.",
+    _GPU,
+)  # fmt: skip
+GPU_DEVICES = Metric("nvidia_gpu_devices", "gauge", "GPUs that the driver lists.")
+GPU_READING_AGE = Metric("nvidia_gpu_reading_age_seconds", "gauge", "Age of the last reading.", _GPU)
+GPU_UTILIZATION = Metric(
+    "nvidia_gpu_utilization_ratio", "gauge", "Share of the sample period in which a kernel ran, 0 to 1.", _GPU
+)
+GPU_MEMORY_UTILIZATION = Metric(
+    "nvidia_gpu_memory_utilization_ratio", "gauge",
+    "Share of the sample period in which memory was read or written, 0 to 1.", _GPU,
+)  # fmt: skip
+GPU_MEMORY_USED = Metric("nvidia_gpu_memory_used_bytes", "gauge", "Framebuffer memory in use.", _GPU)
+GPU_MEMORY_TOTAL = Metric("nvidia_gpu_memory_total_bytes", "gauge", "Framebuffer memory.", _GPU)
+GPU_POWER = Metric("nvidia_gpu_power_watts", "gauge", "Power drawn.", _GPU)
+GPU_POWER_LIMIT = Metric("nvidia_gpu_power_limit_watts", "gauge", "Power limit in force.", _GPU)
+GPU_ENERGY = Metric("nvidia_gpu_energy_joules_total", "counter", "Energy used since the driver was loaded.", _GPU)
+GPU_TEMPERATURE = Metric("nvidia_gpu_temperature_celsius", "gauge", "Temperature.", (*_GPU, "sensor"))
+GPU_CLOCK = Metric("nvidia_gpu_clock_hertz", "gauge", "Clock frequency.", (*_GPU, "clock"))
+GPU_DUTY_CYCLE = Metric(
+    "nvidia_gpu_duty_cycle", "gauge",
+    "Percent of the sample period in which a kernel ran (the older name of nvidia_gpu_utilization_ratio).",
+    ("minor_number", "uuid", "name"),
+)  # fmt: skip
+
+CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""Every metric above, in the order of this page."""
