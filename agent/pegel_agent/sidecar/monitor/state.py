@@ -1,0 +1,97 @@
+"""What a model's monitor knows at one moment: what the status page shows and `/api/status` answers."""
+
+from typing import Literal
+
+import msgspec
+
+
+class FeatureState(msgspec.Struct, frozen=True):
+    """One feature in the last closed window.
+
+    `bins`, `reference` (shares) and `current` (shares of the last windows' rows) have the same length; shares sum to 1.
+    `evidence` is log10; `direction` is the detector's word for what moved, empty without evidence.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    role: Literal["input", "prediction"]
+    bins: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+    rows: int
+    evidence: float | None
+    drifted: bool
+    direction: str
+    psi: float | None
+    psi_limit: float | None
+    js: float | None
+    ks: float | None
+
+
+class EvidencePoint(msgspec.Struct, frozen=True):
+    """The model's evidence (log10) when a window closed, at Unix time `time`."""
+
+    time: float
+    evidence: float
+    drifted: bool
+
+
+class AccuracyState(msgspec.Struct, frozen=True):
+    """Accuracy over the recent labelled rows with its 95 % interval; None where there are too few labels."""
+
+    state: Literal["ok", "immature", "insufficient"]
+    labels: int
+    accuracy: float | None
+    lower: float | None
+    upper: float | None
+    history: tuple[tuple[float, float, float, float], ...]
+    """Past values: (Unix time, accuracy, lower, upper), oldest first."""
+
+
+class ReferenceState(msgspec.Struct, frozen=True):
+    """The reference in use. While learning, `rows` of `rows_needed` have been seen."""
+
+    source: Literal["profile", "learned", "learning"]
+    hash: str
+    created: float | None
+    rows: int
+    rows_needed: int
+
+
+class TapState(msgspec.Struct, frozen=True):
+    """The forwarder's exact counts. Durations are in seconds; None without requests."""
+
+    requests: int = 0
+    requests_per_second: float = 0.0
+    errors: int = 0
+    in_flight: int = 0
+    connections: int = 0
+    analysed: int = 0
+    shed: int = 0
+    undecodable: int = 0
+    analyser_restarts: int = 0
+    p50_seconds: float | None = None
+    p95_seconds: float | None = None
+    p99_seconds: float | None = None
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """Everything about one model. `features` are ordered by evidence, strongest first. Times are Unix times."""
+
+    model_name: str
+    model_version: str
+    since: float
+    now: float
+    rows: int
+    windows: int
+    window: str
+    evidence: float | None
+    evidence_limit: float
+    drifted: bool
+    drifted_since: float | None
+    score: float
+    features: tuple[FeatureState, ...]
+    history: tuple[EvidencePoint, ...]
+    accuracy: AccuracyState
+    reference: ReferenceState
+    tap: TapState
