@@ -1,0 +1,64 @@
+"""What a bin is for, and the shares that a reference's counts stand for."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Slot(enum.Enum):
+    """A bin's part in its feature.
+
+    In this order: numeric BELOW, INTERVAL…, ABOVE, MISSING; categorical CATEGORY…, OTHER, NEW, MISSING.
+    """
+
+    BELOW = "below"
+    INTERVAL = "interval"
+    ABOVE = "above"
+    CATEGORY = "category"
+    OTHER = "other"
+    NEW = "new"
+    MISSING = "missing"
+
+
+_OFTEN_EMPTY = frozenset({Slot.BELOW, Slot.ABOVE, Slot.MISSING})
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceShares:
+    """A feature's reference: `shares` (k,), positive and summing to 1, from `rows` rows; `slots` (k,)."""
+
+    shares: FloatArray
+    rows: int
+    slots: tuple[Slot, ...]
+
+
+def reference_shares(counts: Sequence[int] | IntArray, slots: Sequence[Slot], *, seen_once: int = 0) -> ReferenceShares:
+    """Shares from a reference's counts (k,), none of them zero.
+
+    Ordinary bins get (r + ½)/(m + k/2) (Jeffreys' prior). Below, above and missing bins that the reference never
+    filled get 1/(m + 1). The bin for new categories gets the Good–Turing estimate `seen_once`/m of the unseen
+    mass (Good, 1953), taken out of OTHER, whose categories were the rare ones; where none was seen once it counts as
+    an unfilled bin. Raises ValueError on lengths that differ or a reference without rows.
+    """
+    filled = np.asarray(counts, dtype=np.float64)
+    if filled.shape != (len(slots),):
+        raise ValueError(f"{filled.shape[0]} counts for {len(slots)} bins")
+    rows = int(filled.sum())
+    if rows == 0:
+        raise ValueError("a reference without rows has no shares")
+    shares = (filled + 0.5) / (rows + 0.5 * len(slots))
+    for position, slot in enumerate(slots):
+        if slot in _OFTEN_EMPTY and filled[position] == 0:
+            shares[position] = 1 / (rows + 1)
+        elif slot is Slot.NEW:
+            shares[position] = max(seen_once, rows / (rows + 1)) / rows
+            if Slot.OTHER in slots:
+                other = list(slots).index(Slot.OTHER)
+                shares[other] = max(shares[other] - seen_once / rows, 0.5 / (rows + 0.5 * len(slots)))
+    return ReferenceShares(shares / shares.sum(), rows, tuple(slots))
