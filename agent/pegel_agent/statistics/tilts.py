@@ -1,0 +1,83 @@
+"""The fixed bets: ways in which a feature's shares are known to move."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from pegel_agent.statistics.slots import FloatArray, ReferenceShares, Slot
+
+_LOCATION = (0.05, 0.1, 0.2, 0.4, 0.8)
+_SPREAD = (0.05, 0.1, 0.2, 0.4)
+_TAIL = (0.1, 0.2, 0.4)
+_APPEARING = (0.003, 0.01, 0.03, 0.1)
+_UNORDERED = frozenset({Slot.NEW, Slot.MISSING})
+
+
+@dataclass(frozen=True, slots=True)
+class Tilt:
+    """A bet on `shares` (k,), which differ from the reference's in the way that `direction` says."""
+
+    direction: str
+    shares: FloatArray
+
+
+def chi2(q: FloatArray, p: FloatArray) -> float:
+    """χ²-divergence Σ(q − p)²/p of shares (k,)."""
+    return float(np.sum((q - p) ** 2 / p))
+
+
+def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
+    """All fixed bets for a reference.
+
+    Exponential tilts q ∝ p·exp(θu) along directions u that are orthonormal under p: location and spread by normal
+    scores of the mid-ranks, the two outer bins, each over the ordered bins; and more `missing` and `new` rows than
+    the reference has. Directions that the shares leave no room for are left out.
+    """
+    p = reference.shares
+    ordered = np.array([slot not in _UNORDERED for slot in reference.slots])
+    mid_ranks = np.where(ordered, (np.cumsum(p * ordered) - p / 2) / np.sum(p * ordered), 0.5)
+    scores = np.where(ordered, special.ndtri(np.clip(mid_ranks, 1e-9, 1 - 1e-9)), 0.0)
+    outer = np.zeros_like(p)
+    outer[np.flatnonzero(ordered)[[0, -1]]] = 1.0
+    found: list[Tilt] = []
+    # Being missing or new is a bet of its own, so the other directions leave it alone.
+    basis: list[FloatArray] = [np.ones_like(p)]
+    if (apart := _orthonormal(np.where(ordered, 0.0, 1.0), basis, p)) is not None:
+        basis.append(apart)
+    for up, down, raw, sizes in (
+        ("up", "down", scores, _LOCATION),
+        ("wider", "narrower", scores**2 * ordered, _SPREAD),
+        ("tails", "tails", outer, _TAIL),
+    ):
+        direction = _orthonormal(raw, basis, p)
+        if direction is None:
+            continue
+        basis.append(direction)
+        for size in sizes:
+            found.append(Tilt(up, _tilted(p, size * direction)))
+            found.append(Tilt(down, _tilted(p, -size * direction)))
+    for position, slot in enumerate(reference.slots):
+        if slot in _UNORDERED and p[position] < 1:
+            at = np.arange(len(p)) == position
+            for gain in _APPEARING:
+                found.append(Tilt(slot.value, np.where(at, gain, 0.0) + (1 - gain) * p))
+    return tuple(found)
+
+
+def _tilted(p: FloatArray, exponent: FloatArray) -> FloatArray:
+    q = p * np.exp(exponent - exponent.max())
+    shares: FloatArray = q / q.sum()
+    return shares
+
+
+def _orthonormal(raw: FloatArray, basis: list[FloatArray], p: FloatArray) -> FloatArray | None:
+    """`raw` less its projections on the basis under p, with unit norm; None where nothing is left."""
+    left = raw.astype(np.float64)
+    for _ in range(2):  # a second pass removes what rounding left of the first
+        for vector in basis:
+            norm = float(np.sum(p * vector * vector))
+            if norm > 0:
+                left = left - vector * float(np.sum(p * vector * left)) / norm
+    norm = float(np.sqrt(np.sum(p * left * left)))
+    return left / norm if norm > 1e-6 else None
