@@ -1,0 +1,62 @@
+"""A profile comes back as it was saved, and a file that is none is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+from pegel_agent.reference.profile import FORMAT, Feature, Profile, load, save
+from pegel_exporters.errors import UserError
+
+AGE = Feature("age", "numeric", "input", counts=(1, 5, 5, 1, 0), edges=(10.0, 20.0, 30.0))
+CITY = Feature("city", "categorical", "input", counts=(9, 2, 0, 1), categories=("Ulm",), rare=("Köln",), seen_once=2)
+PROFILE = Profile(FORMAT, 1.5, "houses", "3", 12, (AGE, CITY))
+
+
+def test_a_profile_round_trips(tmp_path: Path) -> None:
+    save(PROFILE, tmp_path / "profile.json")
+    loaded = load(tmp_path / "profile.json")
+    assert loaded == PROFILE
+    assert loaded.hash == PROFILE.hash
+    assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]
+
+
+def test_the_hash_tells_other_bins_apart() -> None:
+    other = Profile(FORMAT, 1.5, "houses", "3", 12, (CITY,))
+    assert other.hash != PROFILE.hash
+    assert len(other.hash) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "truncated"),
+        ("{}", "missing required field"),
+        ('{"format": "other/2"}', "other/2"),
+        ("[1]", "object"),
+        ("\x00\xff", "malformed"),
+    ],
+)
+def test_a_foreign_file_is_refused_with_its_name(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "foreign.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=words) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_counts_that_do_not_fit_the_bins_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    save(PROFILE, path)
+    path.write_text(path.read_text().replace('"categories": [\n', '"categories": ["Bonn", \n'))
+    with pytest.raises(UserError, match="4 counts for 5 bins"):
+        load(path)
+
+
+def test_a_missing_profile_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.json"):
+        load(tmp_path / "nowhere.json")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write"):
+        save(PROFILE, tmp_path / "no" / "profile.json")
