@@ -1,7 +1,7 @@
 """The HTTP side of every admin port: small enough for the forwarder, parsed by httptools.
 
-A handler is an async function from Request to Response. Bodies are bounded, a slow or malformed client costs
-one connection, and an exception in a handler becomes a 500 and one log line.
+A handler is an async function from Request to Response. Headers and bodies are bounded, a slow or malformed client
+costs one connection, and an exception in a handler becomes a 500 and one log line.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ import hmac
 import logging
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import cast
 
 import httptools
 
@@ -25,6 +27,9 @@ MAX_BODY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 10
 IDLE_SECONDS = 75.0
 _GZIP_FROM_BYTES = 1024
+_MAX_RAW_BYTES = 8 * MAX_BODY_BYTES  # small chunks weigh more than what they carry
+_MAX_PIPELINED = 32
+_LINGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Address:
     def parse(cls, value: str) -> "Address":
         """Read `:9466`, `127.0.0.1:9466` or `[::1]:9466`. Raises UserError."""
         host, colon, port = value.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65_535:
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
             raise UserError(f"{value!r} is not an address; write HOST:PORT or :PORT")
         return cls(host.strip("[]"), int(port))
 
@@ -105,8 +110,8 @@ def read_token(path: str | None) -> str | None:
 
 def authorised(request: Request, token: str | None) -> bool:
     """Whether the request carries the bearer token, compared in constant time. No token lets all pass."""
-    given = request.headers.get("authorization", "").encode()
-    return token is None or hmac.compare_digest(given, f"Bearer {token}".encode())
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    return token is None or (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode()))
 
 
 async def serve(handler: Handler, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> asyncio.AbstractServer:
@@ -118,114 +123,198 @@ async def serve(handler: Handler, sock: socket.socket, *, tls: ssl.SSLContext | 
 
 
 class _Connection(asyncio.Protocol):
-    """One client's connection: requests in, answers out, one at a time."""
+    """One client's connection: requests in, answers out, one at a time and in order."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._parser = httptools.HttpRequestParser(self)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._queue: list[Request | None] = []
+        self._queue: deque[tuple[Request | Response, bool]] = deque()
+        """Requests, or the refusal of one, with whether the connection lives on after the answer."""
+        self._task: asyncio.Task[None] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._done_reading = False
+        self._client_done = False
+        self._requests = 0
         self._reset()
 
     def _reset(self) -> None:
+        """Be ready for the next request's first byte."""
         self._url = b""
         self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()
         self._header_size = 0
-        self._too_large = False
+        self._raw_size = 0
+        self._in_body = False
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, transport.close)
+        self._transport = cast(asyncio.Transport, transport)
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._on_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle.cancel()
-        for task in self._tasks:
-            task.cancel()
+        self._queue.clear()
+        if self._task:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
 
     def data_received(self, data: bytes) -> None:
-        self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._transport.close)
+        if self._done_reading:
+            return
+        self._wait_for(IDLE_SECONDS, self._on_idle)
+        before = self._requests
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # the request itself has been queued, and is answered as if it had not asked
         except httptools.HttpParserError:
-            self._write(text("not an HTTP/1.1 request", 400), head=False, keep_alive=False)
+            return self._refuse(400, "not an HTTP/1.1 request")
+        if self._requests == before:
+            self._raw_size += len(data)
+            if not self._in_body and self._raw_size > MAX_HEADER_BYTES:
+                self._refuse(431, "the request's header is too large")
+            elif self._raw_size > _MAX_RAW_BYTES:
+                self._refuse(413, "the request is too large")
+
+    def eof_received(self) -> bool:
+        """A client that has finished sending still gets its answers, except over TLS, which cannot."""
+        self._client_done = True
+        return self._busy and self._transport.get_extra_info("sslcontext") is None
 
     # httptools
 
     def on_url(self, url: bytes) -> None:
         self._url += url
+        self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_size += len(name) + len(value)
-        if self._header_size > MAX_HEADER_BYTES:
-            self._too_large = True
-        else:
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._count_header(len(name) + len(value))
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._in_body = True
+        length = self._headers.get("content-length", "")
+        if length.isdigit() and int(length) > MAX_BODY_BYTES:
+            self._refuse(413, "the request is too large")
+        elif self._headers.get("expect", "").lower() == "100-continue" and not self._done_reading and not self._busy:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        self._size += len(body)
-        if self._size > MAX_BODY_BYTES:
-            self._too_large = True
-            self._body.clear()
-        else:
-            self._body.append(body)
+        if not self._done_reading:
+            self._body += body
+            if len(self._body) > MAX_BODY_BYTES:
+                self._refuse(413, "the request is too large")
 
     def on_message_complete(self) -> None:
-        if self._too_large:
-            self._queue.append(None)
-        else:
-            path = self._url.decode("latin-1").partition("?")[0]
-            method = self._parser.get_method().decode("latin-1")
-            self._queue.append(Request(method, path, self._headers, b"".join(self._body)))
-        keep_alive = self._parser.should_keep_alive() and len(self._queue) < 8
+        if self._done_reading:
+            return
+        self._requests += 1
+        path = self._url.decode("latin-1").partition("?")[0]
+        request = Request(self._parser.get_method().decode("latin-1"), path, self._headers, bytes(self._body))
+        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        self._done_reading = not keep_alive
         self._reset()
-        if len(self._queue) == 1:
-            task = asyncio.get_running_loop().create_task(self._answer(keep_alive))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if len(self._queue) >= _MAX_PIPELINED:
+            self._refuse(429, "too many requests at once")
+        else:
+            self._enqueue(request, keep_alive)
 
-    async def _answer(self, keep_alive: bool) -> None:
+    # answers
+
+    @property
+    def _busy(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    def _count_header(self, size: int) -> None:
+        self._header_size += size
+        if self._header_size > MAX_HEADER_BYTES:
+            self._refuse(431, "the request's header is too large")
+
+    def _refuse(self, status: int, reason: str) -> None:
+        """Read nothing more, and close when what came before is answered."""
+        if not self._done_reading:
+            self._done_reading = True
+            self._enqueue(text(reason, status), False)
+
+    def _enqueue(self, item: Request | Response, keep_alive: bool) -> None:
+        self._queue.append((item, keep_alive))
+        if not self._busy:
+            self._task = asyncio.get_running_loop().create_task(self._answer())
+
+    async def _answer(self) -> None:
         while self._queue:
-            request = self._queue[0]
-            if request is None:
-                response, head = text("the request is too large", 413), False
-            else:
-                head = request.method == "HEAD"
-                try:
-                    response = _compressed(request, await self._handler(request))
-                except Exception:
-                    log.exception("answering %s failed", request.path)
-                    response = text("internal error", 500)
-            self._write(response, head=head, keep_alive=keep_alive and request is not None)
-            self._queue.pop(0)
+            item, keep_alive = self._queue.popleft()
+            data = await self._answer_to(item, keep_alive) if isinstance(item, Request) else _encode(item)
+            await self._writable.wait()
+            self._transport.write(data)
+            self._wait_for(IDLE_SECONDS, self._on_idle)
+            if not keep_alive or (self._client_done and not self._queue):
+                return self._close() if isinstance(item, Request) else self._linger()
 
-    def _write(self, response: Response, *, head: bool, keep_alive: bool) -> None:
-        headers = {
-            "Content-Type": response.content_type,
-            "Content-Length": str(len(response.body)),
-            "X-Content-Type-Options": "nosniff",
-            **({"Content-Encoding": response.encoding} if response.encoding else {}),
-            **({} if keep_alive else {"Connection": "close"}),
-            **response.headers,
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        start = f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n{lines}\r\n".encode("latin-1")
-        if not self._transport.is_closing():
-            self._transport.write(start if head else start + response.body)
-            if not keep_alive:
-                self._transport.close()
+    async def _answer_to(self, request: Request, keep_alive: bool) -> bytes:
+        head = request.method == "HEAD"
+        try:
+            response = _compressed(request, await self._handler(request))
+            return _encode(response, head=head, keep_alive=keep_alive)
+        except Exception:
+            log.exception("answering %s failed", request.path)
+            return _encode(text("internal error", 500), head=head, keep_alive=keep_alive)
+
+    # endings
+
+    def _wait_for(self, seconds: float, action: Callable[[], None]) -> None:
+        self._idle.cancel()
+        self._idle = asyncio.get_running_loop().call_later(seconds, action)
+
+    def _on_idle(self) -> None:
+        if self._busy and self._writable.is_set():  # the handler is still at work
+            self._wait_for(IDLE_SECONDS, self._on_idle)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._transport.close()
+        # Closing waits for a client that reads no more.
+        self._wait_for(IDLE_SECONDS, self._transport.abort)
+
+    def _linger(self) -> None:
+        """Leave a client that is still sending the time to read why: closing at once would reset the connection."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._wait_for(_LINGER_SECONDS, self._close)
+
+
+def _encode(response: Response, *, head: bool = False, keep_alive: bool = False) -> bytes:
+    headers = {
+        "Content-Type": response.content_type,
+        "Content-Length": str(len(response.body)),
+        "X-Content-Type-Options": "nosniff",
+        **({"Content-Encoding": response.encoding} if response.encoding else {}),
+        **({} if keep_alive else {"Connection": "close"}),
+        **response.headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    start = f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}\r\n{lines}\r\n".encode("latin-1")
+    return start if head else start + response.body
+
+
+def accepts_gzip(request: Request) -> bool:
+    """Whether the client takes gzip; a quality of 0 says no."""
+    for coding in request.headers.get("accept-encoding", "").split(","):
+        name, _, quality = coding.replace(" ", "").lower().partition(";q=")
+        if name == "gzip":
+            return not quality or quality.strip("0.") != ""
+    return False
 
 
 def _compressed(request: Request, response: Response) -> Response:
-    if (
-        response.encoding
-        or len(response.body) < _GZIP_FROM_BYTES
-        or "gzip" not in request.headers.get("accept-encoding", "")
-    ):
+    if response.encoding or len(response.body) < _GZIP_FROM_BYTES or not accepts_gzip(request):
         return response
     return Response(response.status, gzip.compress(response.body, 1), response.content_type, response.headers, "gzip")

@@ -1,0 +1,74 @@
+"""`pegel gpu-exporter`: arguments to the exporter."""
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+from pegel_exporters.errors import UserError
+
+if TYPE_CHECKING:
+    from pegel_exporters.gpu.metrics import MetricSet
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SHORTEST_SECONDS = 0.1
+
+
+@click.command(name="gpu-exporter")
+@click.option("--listen", default=":9465", metavar="HOST:PORT", help="Where to serve /metrics.")
+@click.option("--interval", default="5s", metavar="DURATION", help="How often the GPUs are read: 500ms, 5s, 1m.")
+@click.option("--metrics", default="native,legacy", metavar="SETS", help="Sets of metric names, with commas.")
+@click.option(
+    "--simulate", metavar="NAME|FILE", help="Simulate GPUs: dgx-a100, h100-mig, t4-time-sliced, v100 or a file."
+)
+def command(listen: str, interval: str, metrics: str, simulate: str | None) -> None:
+    """Publish this node's GPU metrics for Prometheus.
+
+    Reads the GPUs through the NVIDIA driver's own library, NVML, and needs no privileges. Without a driver it
+    says so, serves nvidia_gpu_up 0 and waits for one.
+
+    \b
+    Example, without a GPU:
+      pegel gpu-exporter --simulate dgx-a100 --listen 127.0.0.1:9465
+      curl 127.0.0.1:9465/metrics
+    """
+    import asyncio
+    import importlib.util
+    import logging
+
+    from pegel_exporters.gpu import simulated
+    from pegel_exporters.gpu.exporter import run
+    from pegel_exporters.serving import Address
+    from pegel_exporters.serving import listen as open_socket
+
+    seconds = _seconds(interval)
+    sets = _sets(metrics)
+    address = Address.parse(listen)
+    source = simulated.source(simulate) if simulate else None
+    if source is None and importlib.util.find_spec("pynvml") is None:
+        raise ModuleNotFoundError(name="nvidia-ml-py")
+    with open_socket(address) as sock:
+        what = f"simulated GPUs ({simulate})" if simulate else "this node's GPUs"
+        logging.getLogger("pegel").info(
+            "serving %s on http://%s/metrics", what, Address(address.host, sock.getsockname()[1])
+        )
+        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source))
+
+
+def _seconds(text: str) -> float:
+    """A duration such as 500ms, 5s or 1m in seconds. Raises UserError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not _SHORTEST_SECONDS <= seconds <= _UNITS["h"]:
+        raise UserError(f"--interval {text!r}: write a duration between 100ms and 1h, such as 5s")
+    return seconds
+
+
+def _sets(text: str) -> tuple["MetricSet", ...]:
+    """The metric sets of a list with commas. Raises UserError."""
+    from pegel_exporters.gpu.metrics import METRIC_SETS
+
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in METRIC_SETS:
+            raise UserError(f"--metrics: {name!r} is not known; known: {', '.join(METRIC_SETS)}")
+    return tuple(known for known in METRIC_SETS if known in names)

@@ -1,0 +1,140 @@
+"""The exporter as it runs: readings in at an interval, the page out as often as it is asked for.
+
+Reading and rendering are two loops, so that a driver that hangs makes readings older, never the page slower.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from pegel_exporters import catalogue
+from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
+from pegel_exporters.gpu import page
+from pegel_exporters.gpu.fleet import Watch
+from pegel_exporters.gpu.metrics import MetricSet, families
+from pegel_exporters.gpu.readings import DriverUnavailableError, Node
+from pegel_exporters.gpu.simulated import Source
+from pegel_exporters.gpu.worker import Worker
+from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
+
+log = logging.getLogger("pegel")
+
+Read = Callable[[], Awaitable[Node]]
+
+LONGEST_PAUSE_SECONDS = 30.0
+"""How long a missing driver is left alone before it is looked for again."""
+STALE_SECONDS = 15.0
+"""Age at which a reading's values leave the page, or three intervals if that is longer."""
+SHORTEST_TIMEOUT_SECONDS = 2.0
+
+
+class Exporter:
+    """What the page shows, kept up to date by `watch` and `render`, answered by `handle`."""
+
+    def __init__(self, *, interval: float, sets: tuple[MetricSet, ...]) -> None:
+        self._interval = interval
+        self._sets = sets
+        self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
+        self._renderers = Renderer(), Renderer()
+        self._build = Family(catalogue.BUILD_INFO, {(version("pegel"),): 1.0})
+        self._changed = asyncio.Event()
+        self._asked = False
+        self._page = self._render()
+
+    async def watch(self, read: Read) -> None:
+        """Read at every interval, less often while there is no driver. Runs until cancelled."""
+        pause = self._interval
+        while True:
+            began = time.monotonic()
+            try:
+                node = await read()
+            except DriverUnavailableError as error:
+                for line in self._watch.failed(str(error)):
+                    log.warning("%s", line)
+                pause = max(self._interval, min(2 * pause, LONGEST_PAUSE_SECONDS))
+            else:
+                for line in self._watch.took(node, time.monotonic()):
+                    log.info("%s", line)
+                pause = self._interval
+            self._asked = True
+            self._changed.set()
+            await asyncio.sleep(began + pause - time.monotonic())
+
+    async def render(self) -> None:
+        """Render after every reading, and at every interval without one: ages grow. Runs until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._changed.wait()
+            self._changed.clear()
+            self._page = self._render()
+
+    def _render(self) -> Page:
+        fleet = self._watch.fleet(time.monotonic())
+        return Page.of((self._build, *families(fleet, self._sets)), *self._renderers)
+
+    async def handle(self, request: Request) -> Response:
+        """Answer /metrics, /healthz, /readyz (the driver was asked once, whatever it said) and /."""
+        if request.method not in ("GET", "HEAD"):
+            return Response(405, b"only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
+        match request.path:
+            case "/metrics":
+                return _metrics(request, self._page)
+            case "/healthz":
+                return text("ok")
+            case "/readyz":
+                return text("ready") if self._asked else text("the driver was not asked yet", 503)
+            case "/":
+                fleet = self._watch.fleet(time.monotonic())
+                return Response(200, page.page(fleet), "text/html; charset=utf-8")
+            case _:
+                return text("not found; there are /, /metrics, /healthz and /readyz", 404)
+
+
+def _metrics(request: Request, rendered: Page) -> Response:
+    opened, packed = wants_openmetrics(request.headers.get("accept", "")), accepts_gzip(request)
+    body = {
+        (False, False): rendered.text,
+        (False, True): rendered.text_gzip,
+        (True, False): rendered.openmetrics,
+        (True, True): rendered.openmetrics_gzip,
+    }[opened, packed]
+    return Response(200, body, OPENMETRICS if opened else TEXT, encoding="gzip" if packed else "")
+
+
+async def run(sock: socket.socket, *, interval: float, sets: tuple[MetricSet, ...], simulate: Source | None) -> None:
+    """Export until SIGTERM or SIGINT. `interval` is in seconds; `simulate` stands in for the driver."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    worker = Worker(timeout=max(2 * interval, SHORTEST_TIMEOUT_SECONDS))
+    exporter = Exporter(interval=interval, sets=sets)
+    server = await serve(exporter.handle, sock)
+    loops = [
+        asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate))),
+        asyncio.create_task(exporter.render()),
+        asyncio.create_task(stop.wait()),
+    ]
+    try:
+        done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # a loop that ended has failed, and says so
+    finally:
+        server.close()
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await worker.close()
+
+
+def _simulated(source: Source) -> Read:
+    async def read() -> Node:
+        return source(time.time())
+
+    return read

@@ -1,0 +1,89 @@
+"""The exporter's page for people: one table, rendered here, escaped, without scripts."""
+
+from collections.abc import Callable
+from html import escape
+
+from pegel_exporters import catalogue
+from pegel_exporters.catalogue import Metric
+from pegel_exporters.gpu.metrics import Fleet, Gauge, possible
+
+_STYLE = """
+:root { color-scheme: light dark; --line: light-dark(#d5d9de, #3a4149); --quiet: light-dark(#57606a, #9aa4af);
+  --bad: light-dark(#b42318, #ff8a7a); }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { border-bottom: 1px solid var(--line); padding: .45rem .6rem; text-align: left; white-space: nowrap; }
+th { color: var(--quiet); font-weight: 500; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+meter { width: 6rem; vertical-align: middle; }
+.bad { color: var(--bad); font-weight: 600; }
+.quiet { color: var(--quiet); }
+small { color: var(--quiet); }
+"""
+
+
+def page(fleet: Fleet, *, refresh_seconds: int = 10) -> bytes:
+    """The page of a node. It reloads itself every `refresh_seconds`."""
+    rows = "".join(_row(gauge) for gauge in fleet.gauges)
+    table = f'<div class="table"><table><thead><tr>{_HEAD}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Pegel: GPUs</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="refresh" content="{refresh_seconds}"><style>{_STYLE}</style></head>
+<body><h1>GPUs of this node</h1>
+<p>{_state(fleet)}</p>
+{table if rows else ""}
+<p class="quiet">The numbers are at <a href="metrics">/metrics</a>, for Prometheus.</p>
+</body></html>
+""".encode()
+
+
+def _state(fleet: Fleet) -> str:
+    if fleet.listed is None:
+        reason = escape(fleet.error) or "it has not been asked yet"
+        return f'<span class="bad">The driver does not answer: {reason}.</span> Pegel goes on trying.'
+    kind = "Simulated GPUs" if fleet.simulated else "GPUs"
+    up = sum(gauge.up for gauge in fleet.gauges)
+    return escape(
+        f"{kind}: {up} of {len(fleet.gauges)} answer. Driver {fleet.driver_version}, CUDA {fleet.cuda_version}."
+    )
+
+
+_HEAD = "".join(
+    f'<th scope="col"{kind}>{title}</th>'
+    for title, kind in (
+        ("GPU", ""), ("Model", ""), ("State", ""), ("Utilisation", ' class="number"'), ("Memory", ' class="number"'),
+        ("Power", ' class="number"'), ("Temperature", ' class="number"'), ("Reading", ' class="number"'),
+    )
+)  # fmt: skip
+
+
+def _row(gauge: Gauge) -> str:
+    gpu = gauge.reading
+    state = "up" if gauge.up else f'<span class="bad">{escape(gauge.error or "no answer")}</span>'
+    age = "never" if gauge.age_seconds is None else f"{gauge.age_seconds:.0f} s ago"
+    texts = (
+        f"<td>{escape(gpu.gpu)}</td><td>{escape(gpu.name)}<br><small>{escape(gpu.uuid)}</small></td><td>{state}</td>"
+    )
+
+    def number(metric: Metric, value: float | None, show: Callable[[float], str]) -> str:
+        known = gauge.fresh and value is not None and possible(metric, value)
+        return show(value) if known and value is not None else '<span class="quiet">unknown</span>'
+
+    used = number(catalogue.GPU_MEMORY_USED, gpu.memory_used_bytes, lambda value: f"{value / 2**30:.1f}")
+    total = number(catalogue.GPU_MEMORY_TOTAL, gpu.memory_total_bytes, lambda value: f"{value / 2**30:.1f} GiB")
+    numbers = (
+        number(catalogue.GPU_UTILIZATION, gpu.utilization_ratio, _meter),
+        f"{used} of {total}",
+        number(catalogue.GPU_POWER, gpu.power_watts, lambda value: f"{value:.0f} W"),
+        number(catalogue.GPU_TEMPERATURE, gpu.temperatures_celsius.get("gpu"), lambda value: f"{value:.0f} °C"),
+        age,
+    )
+    cells = "".join(f'<td class="number">{cell}</td>' for cell in numbers)
+    return f"<tr>{texts}{cells}</tr>"
+
+
+def _meter(ratio: float) -> str:
+    percent = f"{ratio * 100:.0f} %"
+    return f'<meter value="{ratio:.2f}" aria-label="utilisation {percent}">{percent}</meter> {percent}'

@@ -1,0 +1,88 @@
+"""GPU time that was paid for and not used: pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from pegel_exporters.gpu.readings import Node, Reading
+
+IDLE_BELOW_RATIO = 0.01
+"""Utilisation below which a GPU counts as idle."""
+
+EUROS_PER_GPU_HOUR: Mapping[str, float] = {
+    "H200": 4.50,
+    "H100": 3.50,
+    "A100": 2.00,
+    "L40S": 1.50,
+    "A10": 1.00,
+    "L4": 0.70,
+    "V100": 1.80,
+    "T4": 0.40,
+}
+"""Rounded prices of rented GPUs, by a word in the model's name: a start, to be replaced by one's own."""
+OTHER_EUROS_PER_GPU_HOUR = 1.00
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waste:
+    """What a span of readings cost and how much of it was idle. Money is in the currency of the prices."""
+
+    gpu_seconds: float
+    idle_gpu_seconds: float
+    idle_joules: float
+    cost: float
+    idle_cost: float
+    idle_gpus: tuple[str, ...]
+    """UUIDs of the GPUs that were idle during the whole span."""
+
+    @property
+    def idle_ratio(self) -> float:
+        """Share of the GPU time that was idle, 0 to 1; 0 without any."""
+        return self.idle_gpu_seconds / self.gpu_seconds if self.gpu_seconds else 0.0
+
+
+def price(name: str, prices: Mapping[str, float] = EUROS_PER_GPU_HOUR) -> float:
+    """The price of an hour of a GPU model: that of the longest word of `prices` that its name holds."""
+    words = sorted((word for word in prices if word.lower() in name.lower()), key=len)
+    return prices[words[-1]] if words else OTHER_EUROS_PER_GPU_HOUR
+
+
+def waste(nodes: Sequence[Node], *, prices: Mapping[str, float] = EUROS_PER_GPU_HOUR) -> Waste:
+    """Idle GPU time, energy and money between readings of the same GPUs, oldest first.
+
+    A GPU is idle between two readings when both show less than IDLE_BELOW_RATIO. Time for which a GPU's
+    utilisation is not known (MIG, a lost GPU) counts as neither used nor idle. Fewer than two readings tell nothing.
+    """
+    total = idle = joules = cost = idle_cost = 0.0
+    idle_uuids: dict[str, bool] = {}
+    for before, after in pairwise(nodes):
+        seconds = after.time - before.time
+        earlier = {gpu.uuid: gpu for gpu in before.gpus}
+        for gpu in after.gpus:
+            old = earlier.get(gpu.uuid)
+            if old is None or old.utilization_ratio is None or gpu.utilization_ratio is None:
+                continue
+            is_idle = max(old.utilization_ratio, gpu.utilization_ratio) < IDLE_BELOW_RATIO
+            euros = seconds / 3600 * price(gpu.name, prices)
+            total += seconds
+            cost += euros
+            idle_uuids[gpu.uuid] = idle_uuids.get(gpu.uuid, True) and is_idle
+            if is_idle:
+                idle += seconds
+                idle_cost += euros
+                joules += _energy(old, gpu)
+    return Waste(
+        gpu_seconds=total,
+        idle_gpu_seconds=idle,
+        idle_joules=joules,
+        cost=cost,
+        idle_cost=idle_cost,
+        idle_gpus=tuple(uuid for uuid, is_idle in idle_uuids.items() if is_idle),
+    )
+
+
+def _energy(before: Reading, after: Reading) -> float:
+    """Joules between two readings: 0 where they are not known, or began anew because the driver was reloaded."""
+    if before.energy_joules is None or after.energy_joules is None:
+        return 0.0
+    return max(0.0, after.energy_joules - before.energy_joules)

@@ -1,0 +1,80 @@
+"""The worker process and the C double against the simulation: two sources, one page."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pegel_exporters.exposition import Renderer
+from pegel_exporters.gpu import simulated
+from pegel_exporters.gpu.fleet import Watch
+from pegel_exporters.gpu.metrics import families
+from pegel_exporters.gpu.readings import DriverUnavailableError, Node
+from pegel_exporters.gpu.worker import Worker
+
+pytestmark = pytest.mark.integration
+
+NOW = 1_790_000_000.0
+
+
+def page(node: Node) -> bytes:
+    watch = Watch(stale_after=60.0)
+    watch.took(node, 0.0)
+    return Renderer().render(families(watch.fleet(0.0)))
+
+
+def read_once(timeout: float = 20.0) -> Node:
+    async def read() -> Node:
+        worker = Worker(timeout=timeout)
+        try:
+            return await worker.read()
+        finally:
+            await worker.close()
+
+    return asyncio.run(read())
+
+
+@pytest.mark.parametrize("name", simulated.built_in())
+def test_the_double_and_the_simulation_give_the_same_page(
+    name: str, nvml: Any, lines_of: Callable[[Node], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = simulated.source(name)(NOW)
+    nvml.tell(*lines_of(node))
+    for key, value in nvml.environment.items():
+        monkeypatch.setenv(key, value)
+    read = read_once()
+    assert not read.simulated
+    assert page(replace(read, simulated=True)) == page(node)
+    assert page(node).count(b"\n") > 50
+
+
+def test_a_gpu_that_is_lost_before_it_tells_its_uuid_is_still_listed(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.tell("driver_version 1", "cuda_version 12020", "count 2", "0.uuid GPU-a", "1.uuid GPU-b", "1.lost 15")
+    for key, value in nvml.environment.items():
+        monkeypatch.setenv(key, value)
+    good, lost = read_once().gpus
+    assert (good.uuid, good.error) == ("GPU-a", "")
+    assert (lost.uuid, lost.gpu, lost.error) == ("", "1", "GPU is lost")
+
+
+def test_a_driver_that_is_gone_ends_the_worker_and_the_next_one_reads_again(
+    nvml: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml.tell("init_error 18")
+    for key, value in nvml.environment.items():
+        monkeypatch.setenv(key, value)
+
+    async def read() -> Node:
+        worker = Worker(timeout=20.0)
+        with pytest.raises(DriverUnavailableError, match="version mismatch"):
+            await worker.read()
+        nvml.tell("driver_version 550.90.07", "cuda_version 12040", "count 0")
+        try:
+            return await worker.read()
+        finally:
+            await worker.close()
+
+    assert asyncio.run(read()).driver_version == "550.90.07"
