@@ -1,0 +1,200 @@
+"""Every query of a dashboard on a real Prometheus, beside the same figure worked out here."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from pegel_dashboards import dashboards, queries
+from pegel_rules import Record, Settings, groups
+from prometheus_with_data import Prometheus, Series, prometheus
+
+pytestmark = pytest.mark.integration
+
+EVERYTHING = {"namespace": ".*", "model_name": ".*", "__rate_interval": "1m"}
+CHURN, FRAUD, BARE = (
+    {"namespace": "shop", "model_name": "churn", "model_version": "3"},
+    {"namespace": "bank", "model_name": "fraud", "model_version": "1"},
+    {"model_name": "bare", "model_version": "1"},  # outside Kubernetes
+)
+REPLICAS = [(CHURN, "churn-0"), (CHURN, "churn-1"), (FRAUD, "fraud-0"), (BARE, "bare-0")]
+
+# Requests per second that took up to so many seconds.
+LATENCY = {
+    "churn-0": {0.01: 2.0, 0.025: 5.0, 0.05: 1.0, 0.1: 0.5, math.inf: 0.0},
+    "churn-1": {0.01: 1.0, 0.025: 1.0, 0.05: 4.0, 0.1: 3.0, math.inf: 0.0},
+    "fraud-0": {0.01: 10.0, 0.025: 0.2, 0.05: 0.0, 0.1: 0.0, math.inf: 0.0},
+    "bare-0": {0.01: 0.0, 0.025: 0.0, 0.05: 0.0, 0.1: 1.0, math.inf: 0.0},
+}
+CODES = {
+    "churn-0": {"200": 8.0, "500": 0.5},
+    "churn-1": {"200": 9.0, "500": 0.0},
+    "fraud-0": {"200": 10.0, "404": 0.2},
+    "bare-0": {"200": 1.0},
+}
+# (accuracy, lower, upper, matched labels, state)
+ACCURACY = {
+    "churn-0": (0.9, 0.88, 0.92, 900, "ok"),
+    "churn-1": (0.7, 0.6, 0.78, 100, "ok"),
+    "fraud-0": (0.99, 0.97, 1.0, 400, "ok"),
+    "bare-0": (0.5, 0.1, 0.9, 4, "insufficient"),
+}
+EVIDENCE = {"churn-0": 4.5, "churn-1": 1.0, "fraud-0": -math.inf, "bare-0": -0.5}
+FEATURES = {"churn-0": {"age": 5.0, "fee": 0.2}, "churn-1": {"age": -math.inf, "fee": 2.0}, "fraud-0": {"sum": -1.0}}
+LIMITS = {"churn-0": 3.9, "churn-1": 3.9, "fraud-0": 3.2, "bare-0": 3.9}
+
+
+def data() -> Iterator[Series]:
+    for model, pod in REPLICAS:
+        own = {**model, "pod": pod, "instance": f"{pod}:9466", "job": "pegel"}
+        total = 0.0
+        for bound, rate in LATENCY[pod].items():
+            total += rate
+            le = {"le": "+Inf" if math.isinf(bound) else str(bound)}
+            yield Series("ml_inference_duration_seconds_bucket", own | le, 1e6, total)
+        for code, rate in CODES[pod].items():
+            yield Series("ml_inference_requests_total", own | {"protocol": "kserve-v2", "code": code}, 1e6, rate)
+        accuracy, lower, upper, matched, state = ACCURACY[pod]
+        yield Series("ml_model_accuracy", own, accuracy)
+        yield Series("ml_model_accuracy_lower", own, lower)
+        yield Series("ml_model_accuracy_upper", own, upper)
+        yield Series("ml_labels_total", own | {"outcome": "matched"}, matched)
+        yield Series("ml_labels_total", own | {"outcome": "unmatched"}, 50_000)
+        for known in ("ok", "immature", "insufficient"):
+            yield Series("ml_model_quality_state", own | {"state": known}, float(known == state))
+        yield Series("ml_drift_evidence", own, EVIDENCE[pod])
+        yield Series("ml_drift_evidence_limit", own, LIMITS[pod])
+        for feature, value in FEATURES.get(pod, {}).items():
+            yield Series("ml_feature_drift_evidence", own | {"feature": feature}, value)
+    yield Series("pegel_threshold", {"alert": "ModelAccuracyDrift"}, 0.85)
+    yield Series("pegel_threshold", {"alert": "ModelAccuracyDrift", "model_name": "fraud"}, 0.95)
+    yield Series("pegel_threshold", {"alert": "DataDriftBroad"}, 0.5)
+    for gpu, ratio in (("0", 0.25), ("1", 0.75)):
+        node = {"instance": "node-1", "uuid": f"GPU-a{gpu}"}
+        yield Series("nvidia_gpu_utilization_ratio", node | {"gpu": gpu}, ratio)
+        # Minor numbers need not be the indices.
+        older = {"minor_number": str(7 - int(gpu)), "name": "A100"}
+        yield Series("nvidia_gpu_duty_cycle", node | older, ratio * 100)
+    yield Series(
+        "nvidia_gpu_duty_cycle", {"instance": "node-2", "minor_number": "0", "uuid": "GPU-b", "name": "V100"}, 40.0
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with prometheus(tmp_path_factory.mktemp("prometheus"), list(data())) as running:
+        yield running
+
+
+def asked(server: Prometheus, title: str, ref: str = "A", **chosen: str):
+    """What the panel's query shows, all models unless some are chosen."""
+    board = dashboards()["ml-operations.json"]
+    (expr,) = [
+        expr
+        for panel, own_ref, expr in queries(board, EVERYTHING | chosen)
+        if panel.startswith(title) and own_ref == ref
+    ]
+    return server.query(expr)
+
+
+def by(*parts: tuple[dict[str, str], float]):
+    return pytest.approx({frozenset(labels.items()): value for labels, value in parts})
+
+
+def quantile(q: float, rates: dict[float, float]) -> float:
+    """The q-quantile of requests spread evenly within their bucket."""
+    rank, below, lower = q * sum(rates.values()), 0.0, 0.0
+    for bound, rate in rates.items():
+        if below + rate >= rank:
+            return lower + (bound - lower) * (rank - below) / rate
+        below, lower = below + rate, bound
+    raise AssertionError("no requests")
+
+
+def weighted(position: int, *pods: str) -> float:
+    labels = [ACCURACY[pod][3] for pod in pods]
+    return sum(ACCURACY[pod][position] * n for pod, n in zip(pods, labels, strict=True)) / sum(labels)
+
+
+def test_no_query_is_empty(server):
+    for board in dashboards().values():
+        for title, ref, expr in queries(board, EVERYTHING):
+            assert server.query(expr), (title, ref)
+
+
+def test_latency_is_the_quantile_of_all_replicas_together(server):
+    churn = {bound: LATENCY["churn-0"][bound] + LATENCY["churn-1"][bound] for bound in LATENCY["churn-0"]}
+    expected = [(CHURN, quantile(0.95, churn)), (FRAUD, quantile(0.95, LATENCY["fraud-0"]))]
+    assert asked(server, "Model Inference Latency") == by(*expected, (BARE, quantile(0.95, LATENCY["bare-0"])))
+
+
+def test_every_gpu_is_shown_once_whichever_metrics_its_exporter_has(server):
+    assert asked(server, "GPU Utilization") == by(
+        ({"instance": "node-1", "gpu": "0"}, 0.25),
+        ({"instance": "node-1", "gpu": "1"}, 0.75),
+        ({"instance": "node-2", "gpu": "0"}, 0.4),
+    )
+
+
+@pytest.mark.parametrize(("ref", "position"), [("A", 0), ("B", 1), ("C", 2)])
+def test_accuracy_and_its_interval_count_labels_and_leave_out_who_has_too_few(server, ref, position):
+    assert asked(server, "Model Accuracy", ref) == by(
+        (CHURN, weighted(position, "churn-0", "churn-1")), (FRAUD, weighted(position, "fraud-0"))
+    )
+
+
+def test_the_accuracy_shown_is_the_accuracy_that_the_alert_judges(server):
+    (rule,) = [
+        rule
+        for group in groups(Settings())
+        for rule in group.rules
+        if isinstance(rule, Record) and rule.name == "namespace_model:ml_model_accuracy:avg"
+    ]
+    assert asked(server, "Model Accuracy") == server.query(rule.expr)
+
+
+def test_the_default_threshold_is_shown_beside_the_models_own(server):
+    default, own = ({"": ""}, 0.85), ({"model_name": "fraud"}, 0.95)
+    assert asked(server, "Model Accuracy", "D") == pytest.approx(
+        {frozenset(): default[1], frozenset(own[0].items()): own[1]}
+    )
+    assert asked(server, "Model Accuracy", "D", model_name="churn") == pytest.approx({frozenset(): 0.85})
+    assert asked(server, "Model Accuracy", "D", model_name="(churn|fraud)") == asked(server, "Model Accuracy", "D")
+
+
+def test_evidence_is_averaged_before_the_logarithm_and_shown_from_zero(server):
+    average = math.log10((10**4.5 + 10**1.0) / 2)
+    assert asked(server, "Data Drift: Evidence") == by((CHURN, average), (FRAUD, 0), (BARE, 0))
+
+
+def test_the_limit_is_each_models_own(server):
+    assert asked(server, "Data Drift: Evidence", "B") == by((CHURN, 3.9), (FRAUD, 3.2), (BARE, 3.9))
+
+
+def test_features_are_averaged_over_replicas(server):
+    assert asked(server, "Data Drift: Strongest") == by(
+        (CHURN | {"feature": "age"}, math.log10(10**5 / 2)),
+        (CHURN | {"feature": "fee"}, math.log10((10**0.2 + 10**2) / 2)),
+        (FRAUD | {"feature": "sum"}, 0),
+    )
+
+
+def test_requests_are_added_by_code(server):
+    assert asked(server, "Requests") == by(({"code": "200"}, 28.0), ({"code": "404"}, 0.2), ({"code": "500"}, 0.5))
+
+
+def test_a_choice_of_model_and_namespace_leaves_the_others_out(server):
+    assert asked(server, "Requests", namespace="shop") == by(({"code": "200"}, 17.0), ({"code": "500"}, 0.5))
+    for title in ("Model Inference", "Model Accuracy", "Data Drift: Evidence", "Data Drift: Strongest"):
+        shown = asked(server, title, model_name="fraud")
+        assert {dict(labels)["model_name"] for labels in shown} == {"fraud"}, title
+
+
+def test_the_variables_offer_the_models_and_namespaces_that_there_are(server):
+    assert server.label_values("namespace", "ml_inference_requests_total") == ["bank", "shop"]
+    asking = [v["query"] for v in dashboards()["ml-operations.json"]["templating"]["list"] if v["type"] == "query"]
+    assert asking == [
+        "label_values(ml_inference_requests_total, namespace)",
+        'label_values(ml_inference_requests_total{namespace=~"$namespace"}, model_name)',
+    ]
+    chosen = asking[1].removeprefix("label_values(").partition(", ")[0].replace("$namespace", "shop")
+    assert server.label_values("model_name", chosen) == ["churn"]

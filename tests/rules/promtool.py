@@ -1,0 +1,67 @@
+"""promtool, and what its `test rules` is asked in these tests."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """promtool's answer. Without promtool the test is skipped, in CI it fails."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        message = "promtool is missing: apt-get install prometheus"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return subprocess.run([promtool, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def model(name: str, *, metric: str, replica: int = 0, **labels: str) -> str:
+    """A series of one replica as a scrape would name it."""
+    own = {
+        "model_name": name, "model_version": "3", "namespace": "shop", "pod": f"{name}-{replica}", "job": "pegel",
+        **labels,
+    }  # fmt: skip
+    return f"{metric}{{{','.join(f'{key}={value!r}' for key, value in own.items())}}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Firing:
+    """Which models an alert fires for after so many minutes."""
+
+    minute: int
+    alert: str
+    models: Sequence[str]
+
+
+def check(
+    folder: Path, *, series: Mapping[str, str], firing: Sequence[Firing] = (), extra: Mapping[str, Any] | None = None
+) -> str:
+    """Run every rule file of the folder on series (a value a minute); empty when all is as expected, else what differs.
+
+    `extra` are further parts of promtool's test, such as `alert_rule_test`.
+    """
+    files = sorted(str(path) for path in folder.glob("*.yaml"))
+    expressions = [
+        {
+            "expr": f'count by (model_name) (ALERTS{{alertname="{expected.alert}",alertstate="firing"}})',
+            "eval_time": f"{expected.minute}m",
+            "exp_samples": [{"labels": f'{{model_name="{name}"}}', "value": 1} for name in expected.models],
+        }
+        for expected in firing
+    ]
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": expressions,
+        **(extra or {}),
+    }
+    path = folder / "case.test"
+    path.write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": [test]}))
+    answer = run("test", "rules", path)
+    return "" if answer.returncode == 0 else answer.stdout + answer.stderr
