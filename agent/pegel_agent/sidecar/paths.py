@@ -1,0 +1,26 @@
+"""Which requests ask a model for a prediction, by their start line, and in which protocol."""
+
+import re
+
+TFSERVING = "tfserving"
+OPEN_INFERENCE = "oip"
+OTHER = "other"
+
+PROTOCOLS = (TFSERVING, OPEN_INFERENCE, OTHER)
+"""The values of the label `protocol`. OTHER is any POST elsewhere: counted and timed, not decoded."""
+
+_PATHS = (
+    (TFSERVING, re.compile(rb"/v1/models/[^/:?]+(?:/(?:versions|labels)/[^/:?]+)?:(?:predict|classify|regress)")),
+    (OPEN_INFERENCE, re.compile(rb"/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer")),
+)
+
+
+def protocol_of(method: bytes, target: bytes) -> str | None:
+    """The protocol of a request by its method and target (path and query); None when it is no inference."""
+    if method != b"POST":
+        return None
+    path = target.partition(b"?")[0]
+    for protocol, pattern in _PATHS:
+        if pattern.fullmatch(path):
+            return protocol
+    return OTHER

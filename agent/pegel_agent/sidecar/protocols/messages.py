@@ -1,0 +1,59 @@
+"""What the JSON protocols share: reading a body, refusing an error, finding the request's id."""
+
+import json
+from typing import TypeVar
+
+import msgspec
+
+from pegel_agent.sidecar.protocols.records import Exchange, Undecodable
+
+MAX_ID_CHARACTERS = 256
+
+T = TypeVar("T")
+
+
+def parse(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The body as the decoder's type. NaN and Infinity tokens are read; of a repeated key the last value counts.
+
+    Raises Undecodable.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError:
+        raise Undecodable("not the protocol's JSON") from None
+    except msgspec.DecodeError:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise Undecodable("malformed JSON") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise Undecodable("malformed JSON") from None
+    try:
+        value = json.loads(body.decode())
+        # Python reads half a surrogate pair, which no metric could be written with; encoding refuses it.
+        msgspec.json.encode(value)
+        return msgspec.convert(value, decoder.type)
+    except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        raise Undecodable("malformed JSON") from None
+
+
+def require_success(exchange: Exchange) -> None:
+    """Raises Undecodable unless the status is 2xx: rows that a model refused are not its data."""
+    if not 200 <= exchange.status < 300:
+        raise Undecodable("status")
+
+
+def request_id(exchange: Exchange, *body_ids: object) -> str | None:
+    """The first usable id: in the bodies, then Ce-Id, then X-Request-Id; the request's before the answer's.
+
+    An id above MAX_ID_CHARACTERS is not used: ids are kept until their labels come.
+    """
+    asked, answered = exchange.request_headers, exchange.response_headers
+    for candidate in (
+        *body_ids,
+        asked.get("ce-id"),
+        answered.get("ce-id"),
+        asked.get("x-request-id"),
+        answered.get("x-request-id"),
+    ):
+        if isinstance(candidate, str) and 0 < len(candidate) <= MAX_ID_CHARACTERS:
+            return candidate
+    return None

@@ -1,0 +1,45 @@
+"""What the protocols make of an exchange: rows of inputs and outputs, whatever the wire said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+class Undecodable(Exception):
+    """The exchange is not what its protocol says; the message is for a log and never holds a value from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer; header names in lower case, bodies after transfer and content decoding."""
+
+    target: str
+    request_headers: Mapping[str, str]
+    request: bytes
+    status: int
+    response_headers: Mapping[str, str]
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Columns of one kind: `values` (rows, columns).
+
+    Either float64 with NaN for missing, or objects that are str with None for missing. `names` has one name for each
+    column; it is empty where the protocol gives none, and the columns then are the model's features in their order.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The rows of one exchange. All blocks of a side have `rows` rows."""
+
+    request_id: str | None
+    rows: int
+    inputs: tuple[Block, ...]
+    outputs: tuple[Block, ...]
