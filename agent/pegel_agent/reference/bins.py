@@ -1,9 +1,14 @@
 """Where a value falls: bins built from a reference's values, and counts of values per bin.
 
-A bin never tells of one person: outer edges are the 10th smallest and largest value, and a category or a repeated
-number has a bin of its own only where at least ten rows share it.
+A bin never tells of one person: outer edges are the 10th smallest and largest value, rounded, and a category or a
+repeated number is named only where at least ten rows share it.
+
+Numbers are compared in single precision, in which models are served: 0.7 in a file and the nearest float32 to it
+in a request are the same value.
 """
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,14 +17,19 @@ from numpy.typing import NDArray
 from pegel_agent.statistics.slots import FloatArray, IntArray, Slot
 
 MAX_INTERVALS = 20
+MAX_CATEGORIES = 64
 SHARED_BY = 10
 _DIGITS = 6
+_TAKEN = frozenset({"", "other", "missing"})
+
+SingleArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class NumericBins:
     """Bins of numbers by their ascending `edges`; an interval is (edge, next edge], the first has both its ends.
 
+    An edge given twice is a value with a bin of its own, and the interval below it then ends before it.
     Counts are (len(edges) + 2,): below, the intervals, above, missing. Infinities fall below and above; NaN is missing.
     """
 
@@ -32,65 +42,110 @@ class NumericBins:
     @property
     def names(self) -> tuple[str, ...]:
         """A label value for each bin."""
-        low, high = f"{self.edges[0]:g}", f"{self.edges[-1]:g}"
-        between = (f"{a:g} to {b:g}" for a, b in zip(self.edges, self.edges[1:], strict=False))
+        low, high = _text(self.edges[0]), _text(self.edges[-1])
+        between = (
+            _text(a) if a == b else f"{_text(a)} to {_text(b)}"
+            for a, b in zip(self.edges, self.edges[1:], strict=False)
+        )
         return (f"below {low}", *between, f"above {high}", "missing")
 
     def counts(self, values: FloatArray) -> IntArray:
         """Rows per bin of values (rows,)."""
-        edges = np.array(self.edges)
-        position = np.searchsorted(edges, values, side="left")
-        position[values == edges[0]] = 1
-        missing = np.isnan(values)
-        position[missing] = len(edges) + 1
+        edges, single = _single(np.array(self.edges)), _single(values)
+        position = np.searchsorted(edges, single, side="left")
+        # A value on the first edge, or on the first of two equal ones, belongs to the bin above it.
+        shifts = np.concatenate(([True], edges[1:-1] == edges[2:], [False]))
+        at = np.minimum(position, len(edges) - 1)
+        position += shifts[at] & (edges[at] == single)
+        position[np.isnan(single)] = len(edges) + 1
         return np.bincount(position, minlength=len(edges) + 2).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryBins:
-    """Bins of categories: one for each, then other (rare in the reference), new and missing.
-
-    `rare` names what the reference saw too seldom for a bin; it is not published.
-    """
+    """Bins of categories: one for each, then other (rare in the reference, or never seen there) and missing."""
 
     categories: tuple[str, ...]
-    rare: frozenset[str]
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        return (*(Slot.CATEGORY,) * len(self.categories), Slot.OTHER, Slot.NEW, Slot.MISSING)
+        return (*(Slot.CATEGORY,) * len(self.categories), Slot.OTHER, Slot.MISSING)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """A label value for each bin."""
-        return (*self.categories, "other", "new", "missing")
+        """A label value for each bin: categories that would pass for another bin's name, or for none, are quoted."""
+        quoted = (f'"{name}"' if name in _TAKEN or name.startswith('"') else name for name in self.categories)
+        return (*quoted, "other", "missing")
 
     def counts(self, values: NDArray[np.object_]) -> IntArray:
         """Rows per bin of strings (rows,); None is missing."""
         size = len(self.categories)
         known: dict[str | None, int] = {name: position for position, name in enumerate(self.categories)}
-        known |= dict.fromkeys(self.rare, size)
-        known[None] = size + 2
-        return np.bincount([known.get(value, size + 1) for value in values], minlength=size + 3).astype(np.int64)
+        known[None] = size + 1
+        found = np.zeros(size + 2, dtype=np.int64)
+        for value, rows in Counter(values.tolist()).items():
+            found[known.get(value, size)] += rows
+        return found
 
 
 def numeric_bins(values: FloatArray) -> NumericBins | None:
-    """Bins at up to 20 quantiles of a reference's values (rows,), ties merged; None without a finite value."""
-    finite = np.sort(values[np.isfinite(values)])
+    """Bins of a reference's values (rows,); None without a finite value.
+
+    Edges lie at up to 20 quantiles, with ties merged. A value that at least ten rows and half an even bin share has a
+    bin of its own. Where no more than 20 values are that common and no other is, those are the edges.
+    """
+    single = _single(values)
+    finite = np.sort(single[np.isfinite(single)])
     if not len(finite):
         return None
-    outermost = min(SHARED_BY, len(finite)) - 1
-    inner = (
-        finite[outermost : len(finite) - outermost] if len(finite) > 2 * outermost else finite[len(finite) // 2 :][:1]
-    )
-    edges = np.quantile(inner, np.linspace(0, 1, MAX_INTERVALS + 1), method="inverted_cdf")
-    rounded = np.unique([float(f"{edge:.{_DIGITS}g}") for edge in edges])
-    # A constant is an interval of no width, so that leaving it shows.
-    return NumericBins(tuple(float(edge) for edge in (rounded if len(rounded) > 1 else rounded.repeat(2))))
+    trim = SHARED_BY - 1
+    inner = finite[trim : len(finite) - trim] if len(finite) > 2 * trim else finite[len(finite) // 2 :][:1]
+    distinct, rows = np.unique(finite, return_counts=True)
+    shared = distinct[rows >= SHARED_BY]
+    if len(shared) <= MAX_INTERVALS and rows[rows < SHARED_BY].sum() < SHARED_BY and len(shared):
+        candidates = shared
+    else:
+        intervals = max(1, min(MAX_INTERVALS, len(inner) // SHARED_BY))
+        candidates = np.unique(np.quantile(inner, np.linspace(0, 1, intervals + 1), method="inverted_cdf"))
+    common = frozenset(distinct[rows >= max(SHARED_BY, len(finite) / MAX_INTERVALS / 2)].tolist())
+    return NumericBins(_edges(finite, candidates, frozenset(shared.tolist()), common))
 
 
-def category_bins(values: NDArray[np.object_]) -> CategoryBins:
-    """Bins of the categories that at least ten of a reference's rows (rows,) share, by name."""
-    names, rows = np.unique([value for value in values if value is not None], return_counts=True)
-    shared = rows >= SHARED_BY
-    return CategoryBins(tuple(map(str, names[shared])), frozenset(map(str, names[~shared])))
+def category_bins(rows: Counter[str]) -> CategoryBins:
+    """Bins of the up to 64 most frequent categories that at least ten of a reference's rows share, by name."""
+    shared = [(-count, name) for name, count in rows.items() if count >= SHARED_BY]
+    return CategoryBins(tuple(sorted(name for _, name in sorted(shared)[:MAX_CATEGORIES])))
+
+
+def _edges(
+    finite: SingleArray, candidates: SingleArray, shared: frozenset[float], common: frozenset[float]
+) -> tuple[float, ...]:
+    """Ascending edges: shared values exact, others rounded, and common ones twice where other rows lie below them."""
+    edges: list[float] = []
+    for candidate in candidates.tolist():
+        edge = candidate if candidate in shared else _rounded(candidate, candidates)
+        if edges:
+            last, upto = np.searchsorted(finite, [edges[-1], edge], side="right")
+            if upto - last < SHARED_BY:
+                continue
+            between = np.searchsorted(finite, edge, side="left") - last
+        alone = candidate in common and (not edges or between >= SHARED_BY)
+        edges += [edge, edge] if alone else [edge]
+    if len(edges) == 1:  # an interval of no width, so that leaving a constant shows
+        edges *= 2
+    return tuple(float(str(np.float32(edge))) for edge in edges)
+
+
+def _single(values: FloatArray) -> SingleArray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _rounded(edge: float, edges: SingleArray) -> float:
+    """Six digits of the edge or of the edges' span, whichever is finer."""
+    finer = min(abs(edge), float(edges[-1]) - float(edges[0])) or abs(edge)
+    return round(edge, _DIGITS - 1 - math.floor(math.log10(finer))) if finer else edge
+
+
+def _text(edge: float) -> str:
+    return f"{edge:.9g}"  # as exact as single precision

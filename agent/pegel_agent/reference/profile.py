@@ -9,7 +9,7 @@ import os
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from pegel_exporters.errors import UserError
@@ -17,40 +17,42 @@ from pegel_exporters.errors import UserError
 from pegel_agent.reference.bins import CategoryBins, NumericBins
 from pegel_agent.statistics.slots import ReferenceShares, reference_shares
 
-FORMAT = "pegel-profile/1"
+FORMAT: Final = "pegel-profile/1"
+
+Role = Literal["input", "prediction"]
 
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One feature: its bins and the reference's rows in each.
 
-    `edges` are a numeric feature's, `categories` and `rare` (seen by too few rows for a bin) a categorical one's.
-    `seen_once` is the number of categories that a single row had.
+    `edges` are a numeric feature's, `categories` a categorical one's. Rare categories have no name here: a name that
+    few rows share may tell of a person.
     """
 
     name: str
     kind: Literal["numeric", "categorical"]
-    role: Literal["input", "prediction"]
+    role: Role
     counts: tuple[int, ...]
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
-    rare: tuple[str, ...] = ()
-    seen_once: int = 0
 
     @property
     def bins(self) -> NumericBins | CategoryBins:
         """Where a value of this feature falls."""
         if self.kind == "numeric":
             return NumericBins(self.edges)
-        return CategoryBins(self.categories, frozenset(self.rare))
+        return CategoryBins(self.categories)
 
     @property
     def shares(self) -> ReferenceShares:
         """The reference's share of each bin."""
-        return reference_shares(self.counts, self.bins.slots, seen_once=self.seen_once)
+        return reference_shares(self.counts, self.bins.slots)
 
     def __post_init__(self) -> None:
         if self.kind == "numeric" and (len(self.edges) < 2 or list(self.edges) != sorted(self.edges)):
             raise ValueError(f"feature {self.name!r}: edges must be two or more and ascend")
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"feature {self.name!r}: a category is listed twice")
         if len(self.counts) != len(self.bins.slots):
             raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts for {len(self.bins.slots)} bins")
         if min(self.counts) < 0 or sum(self.counts) == 0:

@@ -9,7 +9,7 @@ from scipy import special
 from pegel_agent.statistics.slots import FloatArray, IntArray
 
 
-def smoothed_shares(counts: IntArray) -> FloatArray:
+def smoothed_shares(counts: IntArray | FloatArray) -> FloatArray:
     """A window's shares (k,) from its counts (k,): (c + ½)/(n + k/2), so that no logarithm meets a zero."""
     filled = np.asarray(counts, dtype=np.float64)
     shares: FloatArray = (filled + 0.5) / (filled.sum() + 0.5 * filled.shape[-1])
@@ -18,7 +18,13 @@ def smoothed_shares(counts: IntArray) -> FloatArray:
 
 def psi(p: FloatArray, q: FloatArray) -> float:
     """Population stability index Σ(p − q)·ln(p/q): Jeffreys' symmetric divergence, in nats."""
-    return float(np.sum((p - q) * np.log(p / q)))
+    return float(np.sum(psi_parts(p, q)))
+
+
+def psi_parts(p: FloatArray, q: FloatArray) -> FloatArray:
+    """What each bin adds to PSI, (k,), none below zero."""
+    parts: FloatArray = (p - q) * np.log(p / q)
+    return parts
 
 
 def js(p: FloatArray, q: FloatArray) -> float:

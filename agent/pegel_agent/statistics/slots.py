@@ -14,7 +14,8 @@ IntArray = NDArray[np.int64]
 class Slot(enum.Enum):
     """A bin's part in its feature.
 
-    In this order: numeric BELOW, INTERVAL…, ABOVE, MISSING; categorical CATEGORY…, OTHER, NEW, MISSING.
+    In this order: numeric BELOW, INTERVAL…, ABOVE, MISSING; categorical CATEGORY…, OTHER, MISSING. OTHER holds every
+    category without a bin of its own: rare in the reference, or never seen there.
     """
 
     BELOW = "below"
@@ -22,11 +23,10 @@ class Slot(enum.Enum):
     ABOVE = "above"
     CATEGORY = "category"
     OTHER = "other"
-    NEW = "new"
     MISSING = "missing"
 
 
-_OFTEN_EMPTY = frozenset({Slot.BELOW, Slot.ABOVE, Slot.MISSING})
+_OFTEN_EMPTY = frozenset({Slot.BELOW, Slot.ABOVE, Slot.OTHER, Slot.MISSING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class ReferenceShares:
     slots: tuple[Slot, ...]
 
 
-def reference_shares(counts: Sequence[int] | IntArray, slots: Sequence[Slot], *, seen_once: int = 0) -> ReferenceShares:
+def reference_shares(counts: Sequence[int] | IntArray, slots: Sequence[Slot]) -> ReferenceShares:
     """Shares from a reference's counts (k,), none of them zero.
 
-    Ordinary bins get (r + ½)/(m + k/2) (Jeffreys' prior). Below, above and missing bins that the reference never
-    filled get 1/(m + 1). The bin for new categories gets the Good–Turing estimate `seen_once`/m of the unseen
-    mass (Good, 1953), taken out of OTHER, whose categories were the rare ones; where none was seen once it counts as
-    an unfilled bin. Raises ValueError on lengths that differ or a reference without rows.
+    Ordinary bins get (r + ½)/(m + k/2) (Jeffreys' prior). Below, above, other and missing bins that the reference
+    never filled get 1/(m + 1). Categories never seen need no share of their own: they fall into OTHER, whose rows are
+    those of the rare categories, and by Good (1953) the unseen ones' share is about that of the categories seen once.
+    Raises ValueError on lengths that differ or a reference without rows.
     """
     filled = np.asarray(counts, dtype=np.float64)
     if filled.shape != (len(slots),):
@@ -56,9 +56,4 @@ def reference_shares(counts: Sequence[int] | IntArray, slots: Sequence[Slot], *,
     for position, slot in enumerate(slots):
         if slot in _OFTEN_EMPTY and filled[position] == 0:
             shares[position] = 1 / (rows + 1)
-        elif slot is Slot.NEW:
-            shares[position] = max(seen_once, rows / (rows + 1)) / rows
-            if Slot.OTHER in slots:
-                other = list(slots).index(Slot.OTHER)
-                shares[other] = max(shares[other] - seen_once / rows, 0.5 / (rows + 0.5 * len(slots)))
     return ReferenceShares(shares / shares.sum(), rows, tuple(slots))

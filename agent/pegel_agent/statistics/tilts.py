@@ -11,7 +11,8 @@ _LOCATION = (0.05, 0.1, 0.2, 0.4, 0.8)
 _SPREAD = (0.05, 0.1, 0.2, 0.4)
 _TAIL = (0.1, 0.2, 0.4)
 _APPEARING = (0.003, 0.01, 0.03, 0.1)
-_UNORDERED = frozenset({Slot.NEW, Slot.MISSING})
+_UNORDERED = {Slot.OTHER: "new", Slot.MISSING: "missing"}
+"""Bins that have no place in the order, and the direction in which a feature moves when they fill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
         if slot in _UNORDERED and p[position] < 1:
             at = np.arange(len(p)) == position
             for gain in _APPEARING:
-                found.append(Tilt(slot.value, np.where(at, gain, 0.0) + (1 - gain) * p))
+                found.append(Tilt(_UNORDERED[slot], np.where(at, gain, 0.0) + (1 - gain) * p))
     return tuple(found)
 
 

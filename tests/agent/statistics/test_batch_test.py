@@ -1,0 +1,140 @@
+"""The fixed-sample test keeps its level, and finds what a batch can show."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pegel_agent.reference.columns import Column, count_columns, learn_feature
+from pegel_agent.reference.profile import Feature
+from pegel_agent.statistics.batch_test import Counts, Measures, compare, holm_level
+from scipy import stats
+
+Draw = Callable[[np.random.Generator, int], Column]
+
+
+def normal(rng: np.random.Generator, rows: int) -> Column:
+    return rng.normal(size=rows)
+
+
+def amounts(rng: np.random.Generator, rows: int) -> Column:
+    return np.where(rng.random(rows) < 0.9, 0.0, rng.lognormal(size=rows))
+
+
+def events(rng: np.random.Generator, rows: int) -> Column:
+    return rng.poisson(2, rows).astype(float)
+
+
+def gaps(rng: np.random.Generator, rows: int) -> Column:
+    return np.where(rng.random(rows) < 0.01, np.nan, rng.normal(size=rows))
+
+
+def words(rng: np.random.Generator, rows: int) -> Column:
+    return np.array([f"w{rank}" for rank in rng.zipf(1.5, rows)], dtype=object)
+
+
+def learned(draw: Draw, rng: np.random.Generator, rows: int) -> Feature:
+    feature = learn_feature("x", "input", draw(rng, rows))
+    assert feature is not None
+    return feature
+
+
+def against(feature: Feature, values: Column) -> Counts:
+    return Counts(count_columns(feature, values)[0], np.array(feature.counts), feature.bins.slots)
+
+
+def measure(reference: Column, batch: Column, *, alpha: float = 0.001) -> Measures:
+    """One feature of twenty; the others are as they were."""
+    rng = np.random.default_rng(20)
+    feature = learn_feature("x", "input", reference)
+    assert feature is not None
+    others = {f"f{i}": against(learned(normal, rng, 10_000), normal(rng, len(batch))) for i in range(19)}
+    return compare({"x": against(feature, batch), **others}, alpha=alpha)["x"]
+
+
+def test_batches_without_drift_raise_some_alarms_and_no_more_than_alpha_says() -> None:
+    rng = np.random.default_rng(11)
+    draws = (normal, amounts, events, gaps, words) * 4
+    alarms, alpha = 0, 0.05
+    for _ in range(20):
+        features = [learned(draw, rng, 2_000) for draw in draws]
+        for _ in range(20):
+            batch = {f"f{i}": against(features[i], draw(rng, 500)) for i, draw in enumerate(draws)}
+            alarms += any(m.drifted for m in compare(batch, alpha=alpha, psi_floor=0).values())
+    assert 0 < alarms <= stats.binom.ppf(0.9999, 400, alpha)
+
+
+@pytest.mark.parametrize(("shift", "direction"), [(0.25, "up"), (-0.25, "down")])
+def test_a_quarter_of_a_standard_deviation_is_found_with_2000_rows(shift: float, direction: str) -> None:
+    rng = np.random.default_rng(12)
+    found = [measure(rng.normal(size=10_000), rng.normal(shift, 1, 2_000)) for _ in range(10)]
+    assert [m.direction for m in found if m.drifted] == [direction] * 10
+    assert all(m.psi > m.psi_limit for m in found)
+
+
+@pytest.mark.parametrize(("spread", "direction"), [(1.5, "wider"), (0.7, "narrower")])
+def test_another_spread_is_found_with_its_direction(spread: float, direction: str) -> None:
+    rng = np.random.default_rng(13)
+    found = measure(rng.normal(size=10_000), rng.normal(0, spread, 2_000))
+    assert (found.drifted, found.direction) == (True, direction)
+
+
+def test_a_few_missing_values_are_found_where_there_were_none() -> None:
+    rng = np.random.default_rng(14)
+    batch = rng.normal(size=500)
+    batch[:6] = np.nan
+    found = measure(rng.normal(size=10_000), batch)
+    assert (found.drifted, found.direction) == (True, "missing")
+    assert found.psi < found.psi_limit, "PSI alone would not have seen them"
+
+
+def test_a_new_category_is_found() -> None:
+    rng = np.random.default_rng(15)
+    cities = np.array(["Ulm", "Köln", "Berlin"], dtype=object)
+    batch = rng.choice(cities, 500)
+    batch[:6] = "Atlantis"
+    found = measure(rng.choice(cities, 10_000), batch)
+    assert (found.drifted, found.direction) == (True, "new")
+
+
+def test_another_mix_of_categories_has_no_up_or_down_nor_distances_along_an_order() -> None:
+    rng = np.random.default_rng(16)
+    cities = np.array(["Ulm", "Köln", "Berlin"], dtype=object)
+    found = measure(rng.choice(cities, 10_000), rng.choice(cities, 2_000, p=[0.5, 0.3, 0.2]))
+    assert (found.drifted, found.direction, found.ks, found.rank_wasserstein) == (True, "shape", None, None)
+
+
+def test_a_sure_but_tiny_change_is_below_the_floor() -> None:
+    rng = np.random.default_rng(17)
+    reference, batch = rng.normal(size=400_000), rng.normal(0.03, 1, 400_000)
+    found = measure(reference, batch)
+    assert found.p_value < 1e-6
+    assert not found.drifted
+    assert found.psi < found.psi_limit
+
+
+def test_a_constant_that_stays_has_no_drift_and_one_that_moves_has() -> None:
+    ones = np.ones(2_000)
+    assert measure(ones, ones[:500]).p_value == 1
+    moved = measure(ones, 2 * ones[:500])
+    assert moved.drifted
+
+
+def test_distances_along_the_order_are_of_the_values_that_are_there() -> None:
+    reference, batch = np.arange(1_000.0), np.arange(1_000.0)
+    batch[::2] = np.nan
+    found = measure(reference, batch)
+    assert found.drifted
+    assert found.ks == pytest.approx(0, abs=0.01)
+    assert found.rank_wasserstein == pytest.approx(0, abs=0.01)
+    assert found.tvd == pytest.approx(0.5, abs=0.02)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holms_level_parts_what_holms_procedure_rejects_from_what_it_keeps(p_values: list[float]) -> None:
+    alpha = 0.3
+    level = holm_level(p_values, alpha=alpha)
+    adjusted = np.maximum.accumulate([p * (len(p_values) - i) for i, p in enumerate(sorted(p_values))])
+    close = np.isclose(adjusted, alpha, rtol=1e-9)  # where rounding decides
+    assert ((np.sort(p_values) <= level) == (adjusted <= alpha))[~close].all()
