@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from pegel_agent.sidecar.frames import TapState
+
 
 class FeatureState(msgspec.Struct, frozen=True):
     """One feature in the last closed window.
@@ -29,10 +31,10 @@ class FeatureState(msgspec.Struct, frozen=True):
 
 
 class EvidencePoint(msgspec.Struct, frozen=True):
-    """The model's evidence (log10) when a window closed, at Unix time `time`."""
+    """The model's evidence (log10) when a window closed, at Unix time `time`; None after it was set back to nothing."""
 
     time: float
-    evidence: float
+    evidence: float | None
     drifted: bool
 
 
@@ -56,23 +58,6 @@ class ReferenceState(msgspec.Struct, frozen=True):
     created: float | None
     rows: int
     rows_needed: int
-
-
-class TapState(msgspec.Struct, frozen=True):
-    """The forwarder's exact counts. Durations are in seconds; None without requests."""
-
-    requests: int = 0
-    requests_per_second: float = 0.0
-    errors: int = 0
-    in_flight: int = 0
-    connections: int = 0
-    analysed: int = 0
-    shed: int = 0
-    undecodable: int = 0
-    analyser_restarts: int = 0
-    p50_seconds: float | None = None
-    p95_seconds: float | None = None
-    p99_seconds: float | None = None
 
 
 class ModelState(msgspec.Struct, frozen=True):
