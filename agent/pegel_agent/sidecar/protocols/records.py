@@ -1,18 +1,19 @@
 """What the protocols make of an exchange: rows of inputs and outputs, whatever the wire said."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
+
+# Records hold no cycles, so the garbage collector need not follow them: three of them are made for every exchange.
 
 
 class Undecodable(Exception):
     """The exchange is not what its protocol says; the message is for a log and never holds a value from it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True, gc=False):
     """One request and its answer; header names in lower case, bodies after transfer and content decoding."""
 
     target: str
@@ -23,8 +24,7 @@ class Exchange:
     response: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True, gc=False):
     """Columns of one kind: `values` (rows, columns).
 
     Either float64 with NaN for missing, or objects that are str with None for missing. `names` has one name for each
@@ -35,8 +35,7 @@ class Block:
     values: NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True, gc=False):
     """The rows of one exchange. All blocks of a side have `rows` rows."""
 
     request_id: str | None

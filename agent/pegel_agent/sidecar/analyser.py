@@ -1,0 +1,299 @@
+"""The analyser process: exchanges in through one socket, metrics, labels and the status page out through another.
+
+It may be killed at any time without a client noticing. It keeps itself below a memory limit, takes only the processor
+time that others leave, and ends when the forwarder does.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+import uvloop
+from pegel_exporters import catalogue as c
+from pegel_exporters.errors import UserError
+from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Histogram, LabelValues, Renderer
+from pegel_exporters.serving import Request, Response, serve, text
+
+from pegel_agent.reference import profile as profiles
+from pegel_agent.sidecar import feedback, frames
+from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
+from pegel_agent.sidecar.paths import PROTOCOLS
+from pegel_agent.sidecar.protocols import Inference, Undecodable, decode, read_exchange
+from pegel_agent.sidecar.settings import AnalyserSettings
+from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, render
+from pegel_agent.statistics.budget import Window
+
+log = logging.getLogger("pegel")
+
+MAX_BODY_BYTES = 1 << 20
+MAX_LISTS = 50_000
+"""Lists and objects in one body: each is many times larger in memory than on the wire."""
+OUT_OF_MEMORY = 3
+"""Exit code at the memory limit."""
+_NICENESS = 10
+_MIN_GROWTH_BYTES = 16 << 20
+_LOG_UNDECODABLE_EVERY_SECONDS = 60.0
+
+
+class Analyser:
+    """What the process knows: the monitor of its model, and the model's labels."""
+
+    def __init__(self, monitor: Monitor, labels: feedback.Labels, model: tuple[str, str]) -> None:
+        self._monitor = monitor
+        self._labels = labels
+        self._model = model
+        self._renderers = {False: Renderer(), True: Renderer()}
+        self._undecodable_logged = 0.0
+        self.analysed = 0
+        self.undecodable = 0
+
+    def exchange(self, protocol: str, request: bytes, response: bytes, ended: float) -> None:
+        """Take in one exchange that ended at this Unix time."""
+        try:
+            exchange = read_exchange(request, response, max_body_bytes=MAX_BODY_BYTES)
+            for body in (exchange.request, exchange.response):
+                if len(body) > MAX_LISTS and body.count(b"[") + body.count(b"{") > MAX_LISTS:
+                    raise Undecodable("too many lists")
+            inference = decode(protocol, exchange)
+            self._monitor.add(inference, ended)
+        except Undecodable as reason:
+            self._refuse(str(reason))
+            return
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+            # A mistake of ours on one exchange must not cost the evidence of all others. Its words may hold a value.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._refuse(f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
+            return
+        self.analysed += 1
+        if inference.request_id is not None:
+            for row, prediction in enumerate(predictions_of(inference)):
+                self._labels.predicted(inference.request_id, row, prediction, ended)
+
+    def tick(self, now: float) -> None:
+        """A quarter of a second has passed."""
+        self._monitor.tick(now)
+
+    def second(self, now: float) -> None:
+        """A second has passed."""
+        self._labels.tick(now)
+
+    async def __call__(self, request: Request) -> Response:
+        """What the forwarder relays."""
+        with _ends_the_process_without_memory():
+            return self._answer(request)
+
+    def _answer(self, request: Request) -> Response:
+        now = time.time()
+        if request.path.startswith("/metrics/"):
+            openmetrics = request.path == "/metrics/openmetrics"
+            page = self._renderers[openmetrics].render(self.families(), openmetrics=openmetrics, end=False)
+            return Response(200, page, OPENMETRICS if openmetrics else TEXT)
+        if request.path == "/v1/feedback":
+            try:
+                answer = self._labels.take(feedback.items_of(request.body), now)
+            except UserError as error:
+                return text(str(error), 400)
+            return Response(202, msgspec.json.encode(answer), "application/json")
+        tap = msgspec.json.decode(request.headers[frames.TAP_STATE_HEADER], type=frames.TapState)
+        state = self._monitor.state(now=now, tap=tap, accuracy=self._labels.state())
+        if request.path == "/api/status":
+            return Response(200, msgspec.json.encode(state), "application/json")
+        return Response(
+            200, render(state), "text/html; charset=utf-8",
+            {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"},
+        )  # fmt: skip
+
+    def families(self) -> list[Family]:
+        """The analyser's part of the page."""
+        model, labels, state = self._model, self._labels, self._labels.state()
+        accuracy = []
+        if state.accuracy is not None and state.lower is not None and state.upper is not None:
+            accuracy = [
+                Family(c.MODEL_ACCURACY, {model: state.accuracy}),
+                Family(c.MODEL_ACCURACY_LOWER, {model: state.lower}),
+                Family(c.MODEL_ACCURACY_UPPER, {model: state.upper}),
+            ]
+        states: dict[LabelValues, float] = {
+            (*model, name): float(name == state.state) for name in ("ok", "immature", "insufficient")
+        }
+        return [
+            *self._monitor.families(),
+            *accuracy,
+            Family(c.MODEL_QUALITY_STATE, states),
+            Family(c.LABELS, {(*model, outcome): float(count) for outcome, count in labels.outcomes.items()}),
+            Family(c.LABEL_DELAY, {model: Histogram(tuple(labels.delay_counts), labels.delay_sum)}),
+        ]
+
+    def _refuse(self, reason: str) -> None:
+        self.undecodable += 1
+        now = time.monotonic()
+        if not self._undecodable_logged or now - self._undecodable_logged > _LOG_UNDECODABLE_EVERY_SECONDS:
+            self._undecodable_logged = now
+            log.warning("an exchange could not be decoded: %s (%d so far)", reason, self.undecodable)
+
+
+def predictions_of(inference: Inference) -> list[feedback.Value | None]:
+    """One prediction a row: the only column, or the position of the largest of several numbers; else none.
+
+    A row without a prediction has None or NaN.
+    """
+    if len(inference.outputs) != 1:
+        return []
+    values = inference.outputs[0].values
+    if values.shape[1] == 1:
+        return cast(list[feedback.Value | None], values[:, 0].tolist())
+    if values.dtype.kind != "f":
+        return []
+    largest = values.argmax(axis=1)
+    known = ~np.isnan(values).any(axis=1)
+    return [place if whole else None for place, whole in zip(largest.tolist(), known.tolist(), strict=True)]
+
+
+@contextlib.contextmanager
+def _ends_the_process_without_memory() -> Iterator[None]:
+    """At the memory limit nothing can be relied on: end at once, to be started again, rather than hang half alive."""
+    try:
+        yield
+    except MemoryError:
+        os.write(sys.stderr.fileno(), b"pegel: the analyser met its memory limit and ends\n")
+        os._exit(OUT_OF_MEMORY)
+
+
+class _Frames(asyncio.Protocol):
+    """The forwarder's connection: frames in, acknowledgements out."""
+
+    def __init__(self, analyser: Analyser) -> None:
+        self._analyser = analyser
+        self._rest = bytearray()
+        self._wanted = frames.HEADER.size
+        self._acknowledged = (0, 0)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._acknowledged = (self._analyser.analysed, self._analyser.undecodable)
+        self._beat()
+
+    def data_received(self, data: bytes) -> None:
+        with _ends_the_process_without_memory():
+            if self._rest:
+                self._rest += data
+                if len(self._rest) < self._wanted:
+                    return
+                data = bytes(self._rest)
+                self._rest.clear()
+            at, size = 0, frames.HEADER.size
+            self._wanted = size
+            while len(data) - at >= size:
+                asked, answered, protocol, _, began, took = frames.HEADER.unpack_from(data, at)
+                middle = at + size + asked
+                end = middle + answered
+                if len(data) < end:
+                    self._wanted = end - at
+                    break
+                self._analyser.exchange(PROTOCOLS[protocol], data[at + size : middle], data[middle:end], began + took)
+                at = end
+            self._rest += data[at:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        """Acknowledge, even when there is nothing to: silence means that this process hangs."""
+        now = (self._analyser.analysed, self._analyser.undecodable)
+        before, self._acknowledged = self._acknowledged, now
+        self._transport.write(frames.ACKNOWLEDGEMENT.pack(now[0] - before[0], now[1] - before[1]))
+        self._timer = asyncio.get_running_loop().call_later(frames.ACKNOWLEDGE_EVERY_SECONDS, self._beat)
+
+
+async def _run(settings: AnalyserSettings, analyser: Analyser) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_on_loop_error)
+    folder = Path(settings.socket_folder)
+    for name in (frames.HTTP_SOCKET, frames.EXCHANGE_SOCKET):
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).unlink()  # the one of an analyser that was killed
+    orphaned = asyncio.Event()
+    loop.add_reader(sys.stdin, lambda: None if os.read(0, 1) else orphaned.set())
+    http_socket = socket.socket(socket.AF_UNIX)
+    http_socket.bind(str(folder / frames.HTTP_SOCKET))
+    servers = (  # kept: a server that nobody holds is collected and closed
+        await serve(analyser, http_socket),
+        await loop.create_unix_server(lambda: _Frames(analyser), str(folder / frames.EXCHANGE_SOCKET)),
+    )
+    ticks = 0
+    while not orphaned.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(orphaned.wait(), 0.25)
+        ticks += 1
+        with _ends_the_process_without_memory():
+            analyser.tick(time.time())
+            if ticks % 4 == 0:
+                analyser.second(time.time())
+    for server in servers:
+        server.close()
+
+
+def _limit_memory(resident_bytes: int) -> None:
+    """Let what is in memory grow to about so much, and by 16 MiB at least.
+
+    The kernel limits address space that may be written, of which libraries reserve far more than they use and each
+    machine's another amount; so the limit is what is reserved after the start, and what may be added to it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return  # not Linux: a demo on a laptop
+    sizes = {line.split()[0]: int(line.split()[1]) << 10 for line in lines if line.startswith(("VmRSS:", "VmData:"))}
+    limit = sizes["VmData:"] + max(resident_bytes - sizes["VmRSS:"], _MIN_GROWTH_BYTES)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    with _ends_the_process_without_memory():
+        if isinstance(error := context.get("exception"), MemoryError):
+            raise error
+        loop.default_exception_handler(context)
+
+
+def main() -> None:
+    """Run with the settings in the first argument until standard input ends."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = msgspec.json.decode(sys.argv[1], type=AnalyserSettings)
+    os.nice(_NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the forwarder's: it drains, then ends this
+    try:
+        profile = profiles.load(settings.profile) if settings.profile else None
+    except UserError as error:
+        print(f"pegel: {error}", file=sys.stderr)
+        sys.exit(2)
+    now = time.time()
+    monitor = Monitor(
+        MonitorSettings(
+            settings.model_name, settings.model_version, Window(settings.window_seconds, settings.window_rows),
+            settings.budget_windows, settings.tolerance,
+        ),
+        profile, now,
+    )  # fmt: skip
+    model = (settings.model_name, settings.model_version)
+    analyser = Analyser(monitor, feedback.Labels(*model), model)
+    gc.freeze()
+    _limit_memory(settings.memory_bytes)
+    uvloop.run(_run(settings, analyser))
+
+
+if __name__ == "__main__":
+    main()

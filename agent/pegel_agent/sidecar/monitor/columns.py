@@ -1,0 +1,181 @@
+"""Which column of an exchange is which feature, and the rows that wait to be counted, feature by feature."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pegel_agent.reference.columns import as_texts
+from pegel_agent.reference.profile import Role
+from pegel_agent.sidecar.protocols.records import Block, Inference, Undecodable
+
+MAX_FEATURES = 500
+MAX_NAME_CHARACTERS = 256
+
+Column = NDArray[Any]
+Shape = tuple[tuple[tuple[str, ...], str, int], ...]
+"""What two exchanges must share to be counted together: names, kind and number of columns, block by block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a feature's column stands: in which block, at which position."""
+
+    block: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the features stand in exchanges of one shape; None for one that is missing there.
+
+    Features that are in neither dictionary were not asked for or not answered: nothing is known about them.
+    """
+
+    inputs: dict[str, Place | None]
+    predictions: dict[str, Place | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The features of a model by their names, in the reference's order."""
+
+    inputs: tuple[str, ...]
+    predictions: tuple[str, ...]
+
+    def places(self, inputs: Shape, outputs: Shape) -> Places:
+        """Where each feature stands in exchanges of these shapes.
+
+        Columns without names are the features in their order, and where one feature and one column are all there is,
+        they belong together. Raises Undecodable when the inputs are others.
+        """
+        found = _places(self.inputs, inputs) if self.inputs else {}
+        if found is None:
+            raise Undecodable("the columns are not the profile's")
+        # Answers may hold more than predictions (or less): what does not fit is not looked at.
+        return Places(found, _places(self.predictions, outputs) or {})
+
+
+def layout_of(inference: Inference) -> Layout:
+    """The features that an exchange shows, for a reference that is learned from traffic. Raises Undecodable."""
+    inputs = _names(inference.inputs, "f")
+    predictions = _names(inference.outputs, "prediction")
+    taken = set(inputs)
+    predictions = tuple(f"prediction {name}" if name in taken else name for name in predictions)
+    names = (*inputs, *predictions)
+    if len(names) > MAX_FEATURES:
+        raise Undecodable(f"more than {MAX_FEATURES} columns")
+    if len(set(names)) < len(names):
+        raise Undecodable("repeated name")
+    if max(map(len, names), default=0) > MAX_NAME_CHARACTERS:
+        raise Undecodable("a name is too long")
+    return Layout(inputs, predictions)
+
+
+def shape_of(blocks: tuple[Block, ...]) -> Shape:
+    """The shape of one side of an exchange."""
+    return tuple([(block.names, block.values.dtype.kind, block.values.shape[1]) for block in blocks])
+
+
+class Waiting:
+    """Rows that are not counted yet, in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Places, Inference]] = []
+        self.rows = 0
+        self.bytes = 0
+
+    def add(self, places: Places, inference: Inference) -> None:
+        """Keep an exchange's rows. Exchanges with the very same places must have the same shape."""
+        self._kept.append((places, inference))
+        self.rows += inference.rows
+        for block in (*inference.inputs, *inference.outputs):
+            self.bytes += block.values.nbytes
+            if block.values.dtype == object:
+                self.bytes += sum(map(len, filter(None, block.values.flat)))
+
+    def columns(self) -> Iterator[dict[str, Column]]:
+        """The rows as columns (rows,) by feature, and then forget them. A missing feature is a column of NaN."""
+        kept, self._kept, self.rows, self.bytes = self._kept, [], 0, 0
+        for _, same in groupby(kept, key=lambda one: id(one[0])):
+            group = list(same)
+            places, alike = group[0][0], [inference for _, inference in group]
+            rows = sum(inference.rows for inference in alike)
+            columns = _side(places.inputs, [inference.inputs for inference in alike], rows)
+            yield columns | _side(places.predictions, [inference.outputs for inference in alike], rows)
+
+
+def as_numbers(values: Column) -> tuple[Column, int]:
+    """A column of text (rows,) as numbers, and how many of its texts say none; they are NaN then, as None is.
+
+    A row that mixes numbers and text comes as text, its numbers too.
+    """
+    try:
+        numbers: Column = values.astype(np.float64)
+    except ValueError:
+        parsed = [_number(value) for value in values.tolist()]
+        return np.array([np.nan if value is None else value for value in parsed]), parsed.count(None)
+    return numbers, 0
+
+
+def joined(parts: list[Column]) -> Column:
+    """One column (rows,) of several: numbers unless one of them holds text that says none."""
+    as_floats = [as_numbers(part) if part.dtype == object else (part, 0) for part in parts]
+    if not any(invalid for _, invalid in as_floats):
+        return np.concatenate([numbers for numbers, _ in as_floats])
+    return np.concatenate([part if part.dtype == object else as_texts(part) for part in parts])
+
+
+def roles(layout: Layout) -> Iterator[tuple[str, Role]]:
+    """Every feature and its role, in the reference's order."""
+    for name in layout.inputs:
+        yield name, "input"
+    for name in layout.predictions:
+        yield name, "prediction"
+
+
+def _side(places: dict[str, Place | None], sides: list[tuple[Block, ...]], rows: int) -> dict[str, Column]:
+    used = {place.block for place in places.values() if place is not None}
+    blocks = {position: np.concatenate([side[position].values for side in sides]) for position in used}
+    return {
+        name: np.full(rows, np.nan) if place is None else blocks[place.block][:, place.column]
+        for name, place in places.items()
+    }
+
+
+def _places(features: tuple[str, ...], shape: Shape) -> dict[str, Place | None] | None:
+    named = {
+        name: Place(block, column) for block, (names, _, _) in enumerate(shape) for column, name in enumerate(names)
+    }
+    unnamed = [
+        Place(block, column) for block, (names, _, width) in enumerate(shape) if not names for column in range(width)
+    ]
+    if unnamed or len(features) == len(named) == 1:
+        places = unnamed or list(named.values())
+        return dict(zip(features, places, strict=True)) if len(places) == len(features) else None
+    if named.keys().isdisjoint(features):
+        return None
+    return {name: named.get(name) for name in features}
+
+
+def _names(blocks: tuple[Block, ...], stem: str) -> tuple[str, ...]:
+    width = sum(block.values.shape[1] for block in blocks)
+    unnamed = iter(range(width))
+    single = stem == "prediction" and width == 1
+    return tuple(
+        name
+        for block in blocks
+        for name in (
+            block.names or tuple(stem if single else f"{stem}{next(unnamed)}" for _ in range(block.values.shape[1]))
+        )
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float("nan" if text is None else text)
+    except ValueError:
+        return None

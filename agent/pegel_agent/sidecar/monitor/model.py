@@ -1,0 +1,272 @@
+"""One model watched: exchanges and the passing of time in; counts, verdicts, metrics and the page's state out.
+
+Not safe for threads. Times are Unix times and are told by the caller.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pegel_exporters import catalogue as c
+from pegel_exporters.exposition import Family, LabelValues
+
+from pegel_agent.reference.profile import Profile, Role
+from pegel_agent.sidecar.frames import TapState
+from pegel_agent.sidecar.monitor.columns import Layout, Places, Shape, Waiting, layout_of, shape_of
+from pegel_agent.sidecar.monitor.learning import MIN_ROWS, MIN_WINDOWS, Learning
+from pegel_agent.sidecar.monitor.state import (
+    AccuracyState,
+    EvidencePoint,
+    FeatureState,
+    ModelState,
+    ReferenceState,
+)
+from pegel_agent.sidecar.monitor.windows import Watch, WatchedFeature
+from pegel_agent.sidecar.protocols.records import Inference, Undecodable
+from pegel_agent.statistics.budget import Window
+from pegel_agent.statistics.detector import FeatureVerdict
+
+COUNT_AFTER_ROWS = 1024
+COUNT_AFTER_BYTES = 1 << 20
+_HISTORY = 500
+_MAX_SHAPES = 64
+_MAX_SHAPE_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """`budget_windows`: windows between false alarms. `tolerance`: the χ² of drift that is called harmless."""
+
+    model_name: str
+    model_version: str
+    window: Window
+    budget_windows: float
+    tolerance: float = 0.0
+    learn_rows: int = MIN_ROWS
+    learn_windows: int = MIN_WINDOWS
+
+
+class Monitor:
+    """Rows are counted in batches, and when someone asks; a window of rows ends with the exchange that fills it."""
+
+    def __init__(self, settings: MonitorSettings, profile: Profile | None, now: float) -> None:
+        self._settings = settings
+        self._since = now
+        self._window_began = now
+        self._waiting = Waiting()
+        self._layout: Layout | None = None
+        self._places: dict[tuple[Shape, Shape], Places] = {}
+        self._learning: Learning | None = None
+        self._fitting = 0
+        self._watch: Watch | None = None
+        self._source: Literal["profile", "learned"] = "learned" if profile is None else "profile"
+        self._rows = 0
+        self._window_rows = 0
+        self._windows = 0
+        self._history: deque[EvidencePoint] = deque(maxlen=_HISTORY)
+        self._drifted_since: float | None = None
+        if profile is not None:
+            by_role = {role: tuple(f.name for f in profile.features if f.role == role) for role in get_args(Role)}
+            self._layout = Layout(by_role["input"], by_role["prediction"])
+            self._watch_with(profile)
+
+    def add(self, inference: Inference, now: float) -> None:
+        """Take in the rows of one exchange. Raises Undecodable when its columns are not the model's."""
+        places = self._places_in(inference)
+        self._waiting.add(places, inference)
+        self._rows += inference.rows
+        self._window_rows += inference.rows
+        if self._settings.window.rows is not None and self._window_rows >= self._settings.window.rows:
+            self._close_window(now)
+        elif self._waiting.rows >= COUNT_AFTER_ROWS or self._waiting.bytes >= COUNT_AFTER_BYTES:
+            self._count()
+
+    def tick(self, now: float) -> None:
+        """Time passes: end a window of time that is over."""
+        length = self._settings.window.seconds
+        self._window_began = min(self._window_began, now)  # a clock set back must not make a window of hours
+        if length is not None and now >= self._window_began + length:
+            self._window_began += length * math.floor((now - self._window_began) / length)
+            self._close_window(now)
+
+    def _places_in(self, inference: Inference) -> Places:
+        """Where the features stand in an exchange. Raises Undecodable."""
+        shapes = shape_of(inference.inputs), shape_of(inference.outputs)
+        places = self._places.get(shapes)
+        if places is None:
+            try:
+                places = self._layout_for(inference).places(*shapes)
+            except Undecodable:
+                self._fitting -= 1
+                raise
+            self._remember(shapes, places)
+        self._fitting += 1
+        return places
+
+    def _layout_for(self, inference: Inference) -> Layout:
+        """The model's layout. While it is learned, one that most exchanges do not fit gives way to theirs."""
+        if self._layout is None or (self._learning is not None and self._fitting <= 0):
+            layout = layout_of(inference)
+            if layout != self._layout:
+                self._layout, self._fitting = layout, 0
+                self._places.clear()
+                self._waiting = Waiting()
+                self._learning = Learning(
+                    layout, min_rows=self._settings.learn_rows, min_windows=self._settings.learn_windows
+                )
+        return self._layout
+
+    def _remember(self, shapes: tuple[Shape, Shape], places: Places) -> None:
+        """Look places up next time. Names come from requests, so neither their number nor their length may grow."""
+        if sum(len(name) for side in shapes for names, _, _ in side for name in names) <= _MAX_SHAPE_CHARACTERS:
+            if len(self._places) >= _MAX_SHAPES:
+                self._places.clear()
+            self._places[shapes] = places
+
+    def _count(self) -> None:
+        for columns in self._waiting.columns():
+            if self._watch is not None:
+                self._watch.add(columns)
+            elif self._learning is not None:
+                self._learning.add(columns)
+
+    def _close_window(self, now: float) -> None:
+        self._count()
+        self._window_rows = 0
+        if self._watch is None:
+            if self._learning is not None:
+                self._learning.close_window()
+                profile = self._learning.profile(
+                    model_name=self._settings.model_name, model_version=self._settings.model_version, now=now
+                )
+                if profile is not None:
+                    self._watch_with(profile)
+            return
+        verdict = self._watch.close_window()
+        self._windows += 1
+        self._history.append(EvidencePoint(now, _finite(verdict.evidence), verdict.drifted))
+        if verdict.drifted != (self._drifted_since is not None):
+            self._drifted_since = now if verdict.drifted else None
+
+    def _watch_with(self, profile: Profile) -> None:
+        self._learning = None
+        self._watch = Watch(profile, budget_windows=self._settings.budget_windows, tolerance=self._settings.tolerance)
+
+    # What is published
+
+    def families(self) -> Iterator[Family]:
+        """The monitor's part of the page.
+
+        A learned reference names features after requests, so none of its features has a series of its own.
+        """
+        self._count()
+        model = (self._settings.model_name, self._settings.model_version)
+        watch = self._watch
+        yield Family(c.INFERENCE_ROWS, {model: float(self._rows)})
+        yield Family(c.REFERENCE_READY, {model: float(watch is not None)})
+        yield Family(c.DRIFT_EVIDENCE_LIMIT, {model: math.log10(self._settings.budget_windows)})
+        if watch is None:
+            return
+        yield Family(c.REFERENCE_INFO, {(*model, watch.profile.hash, self._source): 1.0})
+        yield Family(c.REFERENCE_CREATED, {model: watch.profile.created})
+        verdict = watch.verdict
+        yield Family(c.DRIFT_EVIDENCE, {model: verdict.evidence if verdict else -math.inf})
+        yield Family(c.DATA_DRIFT_SCORE, {model: verdict.score if verdict else 0.0})
+        yield Family(c.DATA_DRIFT_DETECTED, {model: float(verdict is not None and verdict.drifted)})
+        if self._source == "profile":
+            yield from _feature_families(model, watch)
+
+    def state(self, *, now: float, tap: TapState, accuracy: AccuracyState) -> ModelState:
+        """What the status page shows, with what the forwarder and the labels know."""
+        self._count()
+        watch, settings = self._watch, self._settings
+        verdict = watch.verdict if watch else None
+        return ModelState(
+            model_name=settings.model_name,
+            model_version=settings.model_version,
+            since=self._since,
+            now=now,
+            rows=self._rows,
+            windows=self._windows,
+            window=str(settings.window),
+            evidence=_finite(verdict.evidence) if verdict else None,
+            evidence_limit=math.log10(settings.budget_windows),
+            drifted=verdict is not None and verdict.drifted,
+            drifted_since=self._drifted_since,
+            score=verdict.score if verdict else 0.0,
+            features=_feature_states(watch) if watch else (),
+            history=tuple(self._history),
+            accuracy=accuracy,
+            reference=self._reference_state(),
+            tap=tap,
+        )
+
+    def _reference_state(self) -> ReferenceState:
+        if self._watch is not None:
+            profile = self._watch.profile
+            return ReferenceState(self._source, profile.hash, profile.created, profile.rows, profile.rows)
+        seen = self._learning.rows if self._learning else 0
+        return ReferenceState("learning", "", None, seen, max(seen, self._settings.learn_rows))
+
+
+def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
+    rows: dict[LabelValues, float] = {}
+    reference_rows: dict[LabelValues, float] = {}
+    invalid: dict[LabelValues, float] = {}
+    drift: dict[LabelValues, float] = {}
+    limits: dict[LabelValues, float] = {}
+    evidence: dict[LabelValues, float] = {}
+    for name, watched in watch.features.items():
+        for label, total, share in zip(
+            watched.names, watched.total.tolist(), watched.reference.shares.tolist(), strict=True
+        ):
+            rows[(*model, name, label, watch.profile.hash)] = float(total)
+            reference_rows[(*model, name, label, watch.profile.hash)] = share * watched.reference.rows
+        invalid[(*model, name, "not_a_number")] = float(watched.invalid)
+        if watched.distances is not None:
+            for measure in ("psi", "js", "ks", "tvd", "rank_wasserstein"):
+                value = getattr(watched.distances, measure)
+                if value is not None:
+                    drift[(*model, name, measure)] = value
+            limits[(*model, name)] = watched.distances.psi_limit
+    for name, verdict in watch.verdicts().items():
+        evidence[(*model, name)] = verdict.evidence
+    yield Family(c.FEATURE_ROWS, rows)
+    yield Family(c.FEATURE_REFERENCE_ROWS, reference_rows)
+    yield Family(c.FEATURE_INVALID, invalid)
+    yield Family(c.FEATURE_DRIFT, drift)
+    yield Family(c.FEATURE_DRIFT_LIMIT, limits)
+    yield Family(c.FEATURE_DRIFT_EVIDENCE, evidence)
+
+
+def _feature_states(watch: Watch) -> tuple[FeatureState, ...]:
+    verdicts = watch.verdicts()
+    strongest_first = [*verdicts, *(name for name in watch.features if name not in verdicts)]
+    return tuple(_feature_state(name, watch.features[name], verdicts.get(name)) for name in strongest_first)
+
+
+def _feature_state(name: str, watched: WatchedFeature, verdict: FeatureVerdict | None) -> FeatureState:
+    distances = watched.distances
+    return FeatureState(
+        name=name,
+        kind=watched.feature.kind,
+        role=watched.feature.role,
+        bins=watched.names,
+        reference=tuple(watched.reference.shares.tolist()),
+        current=tuple(watched.current().tolist()),
+        rows=watched.rows(),
+        evidence=_finite(verdict.evidence) if verdict else None,
+        drifted=verdict is not None and verdict.drifted,
+        direction=verdict.direction if verdict else "",
+        psi=distances.psi if distances else None,
+        psi_limit=distances.psi_limit if distances else None,
+        js=distances.js if distances else None,
+        ks=distances.ks if distances else None,
+    )
+
+
+def _finite(evidence: float) -> float | None:
+    """No evidence at all is −∞ in Prometheus, which JSON cannot write."""
+    return evidence if math.isfinite(evidence) else None

@@ -1,0 +1,68 @@
+"""Windows and false-alarm budgets as people write them, and the number the detector needs."""
+
+import re
+from dataclasses import dataclass
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+DEFAULT_BUDGET = "1/30d"
+DEFAULT_BUDGET_WINDOWS = 8640
+"""Where windows have no length in time: as many as there are five-minute windows in 30 days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How long a window is: in seconds or in rows; the other is None."""
+
+    seconds: float | None = None
+    rows: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.rows} rows" if self.rows is not None else f"{self.seconds:g} s"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90s`, `5m`, `1.5h` or `30d`. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhd])", text.strip(), re.ASCII)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is not a duration; write 90s, 5m, 1h or 30d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_window(text: str) -> Window:
+    """A window of `5m` (time) or `500` (rows). Raises ValueError."""
+    rows = _whole(text.strip())
+    if rows == 0:
+        raise ValueError("a window needs at least one row")
+    if rows is not None:
+        return Window(rows=rows)
+    seconds = parse_duration(text)
+    if seconds < 1:
+        raise ValueError(f"a window of {text.strip()} is too short: at least 1s")
+    return Window(seconds=seconds)
+
+
+def budget_windows(text: str | None, window: Window) -> float:
+    """Mean number of windows between false alarms for a budget such as `1/30d` or `2/1000w`; None is the default.
+
+    A budget in time needs windows in time. Raises ValueError.
+    """
+    if text is None:
+        text = DEFAULT_BUDGET if window.seconds is not None else f"1/{DEFAULT_BUDGET_WINDOWS}w"
+    alarms, slash, per = text.strip().partition("/")
+    count = _whole(alarms)
+    if not slash or not count:
+        raise ValueError(f"{text!r} is not a budget; write 1/30d, or 1/8640w to count in windows")
+    counted = _whole(per[:-1]) if per.endswith("w") else None
+    if counted is not None:
+        windows = counted / count
+    elif window.seconds is None:
+        raise ValueError(f"a window of {window.rows} rows has no clock: count the budget in windows, such as 1/8640w")
+    else:
+        windows = parse_duration(per) / window.seconds / count
+    if windows < 2:
+        raise ValueError(f"the budget {text} allows an alarm in nearly every window")
+    return windows
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"\d{1,9}", text, re.ASCII) else None

@@ -1,0 +1,251 @@
+"""The analyser: the frames of a stream, its answers, and the process with its limits."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from analyser_samples import FEATURES, MODEL, analyser, exchange, frame, profile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pegel_agent.sidecar import frames
+from pegel_agent.sidecar.analyser import MAX_BODY_BYTES, OUT_OF_MEMORY, Analyser, _Frames, predictions_of
+from pegel_agent.sidecar.feedback import Labels
+from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
+from pegel_agent.sidecar.monitor.state import ModelState
+from pegel_agent.sidecar.paths import TFSERVING
+from pegel_agent.sidecar.protocols import Block, Inference
+from pegel_agent.sidecar.settings import AnalyserSettings
+from pegel_agent.statistics.budget import Window
+from pegel_exporters.catalogue import CATALOGUE, INFERENCE_ROWS
+
+SMALL = profile(features=3)
+
+
+def small() -> Analyser:
+    return Analyser(Monitor(MonitorSettings(*MODEL, Window(rows=500), 8640.0), SMALL, 0.0), Labels(*MODEL), MODEL)
+
+
+def rows_of(of: Analyser) -> float:
+    of.tick(0.0)
+    (rows,) = next(family for family in of.families() if family.metric is INFERENCE_ROWS).samples.values()
+    assert isinstance(rows, float)
+    return rows
+
+
+FRAMES = [
+    frame(*exchange([[0.1, 0.2, 0.3]], [1])),
+    frame(*exchange([[0.1, 0.2]], [1])),
+    frame(*exchange([[0.5, 0.5, -0.5]] * 40, [0] * 40)),
+    frame(b"", b""),
+    frame(b"not HTTP", b"at all"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(range(len(FRAMES))), max_size=12), st.data())
+def test_any_split_of_the_stream_gives_the_same_exchanges(which: list[int], data: st.DataObject) -> None:
+    stream = b"".join(FRAMES[number] for number in which)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))
+    of = small()
+    received = _Frames(of)
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        received.data_received(stream[start:end])
+    assert of.analysed == which.count(0) + which.count(2)
+    assert of.undecodable == len(which) - of.analysed
+    assert rows_of(of) == which.count(0) + 40 * which.count(2)
+
+
+def test_a_stream_byte_by_byte_gives_the_same_exchanges() -> None:
+    of = small()
+    received = _Frames(of)
+    for byte in b"".join(FRAMES):
+        received.data_received(bytes([byte]))
+    assert (of.analysed, of.undecodable) == (2, 3)
+
+
+def test_a_body_that_would_be_many_times_larger_in_memory_is_undecodable() -> None:
+    of = small()
+    for instances in ([[[]]] * 60_000, [{"a": 1}] * 60_000, ["x" * MAX_BODY_BYTES]):
+        of.exchange(TFSERVING, *exchange(instances, [1]), 0.0)
+    assert (of.analysed, of.undecodable) == (0, 3)
+
+
+def test_a_mistake_on_one_exchange_is_logged_without_its_words_and_costs_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Monitor):
+        def add(self, inference: Inference, now: float) -> None:
+            raise ValueError("a value from the request")
+
+    broken = Analyser(Broken(MonitorSettings(*MODEL, Window(rows=5), 9.0), SMALL, 0.0), Labels(*MODEL), MODEL)
+    broken.exchange(TFSERVING, *exchange([[1, 2, 3]], [1]), 0.0)
+    assert (broken.analysed, broken.undecodable) == (0, 1)
+    assert "ValueError in test_analyser.py" in caplog.text
+    assert "a value" not in caplog.text
+
+
+def block(values: Any) -> Block:
+    kind = object if any(isinstance(cell, str) for row in values for cell in row) else np.float64
+    return Block((), np.array(values, dtype=kind))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "predictions"),
+    [
+        ([[[0.5], [2.0]]], [0.5, 2.0]),
+        ([[["cat"], [None]]], ["cat", None]),
+        ([[[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]]], [1, 0]),
+        ([[[0.1, np.nan, 0.2], [0.6, 0.3, 0.1]]], [None, 0]),
+        ([[["a", "b"]]], []),
+        ([[[1.0]], [[2.0]]], []),
+        ([], []),
+    ],
+)
+def test_a_row_s_prediction_is_its_only_value_or_the_place_of_its_largest(outputs: Any, predictions: Any) -> None:
+    assert predictions_of(Inference("id", 2, (), tuple(block(one) for one in outputs))) == predictions
+
+
+def test_a_request_with_an_id_waits_for_the_labels_of_its_rows() -> None:
+    of = small()
+    of.exchange(TFSERVING, *exchange([[1, 2, 3], [4, 5, 6]], [1, None], request_id="a"), 50.0)
+    of.exchange(TFSERVING, *exchange([[1, 2, 3]], [1]), 50.0)
+    items = [{"id": "a", "row": row, "label": 1} for row in range(2)]
+    assert of._labels.take(list(items), 60.0).accepted == 2
+    assert of._labels.outcomes["matched"] == 1
+    assert of._labels.delay_sum == 10.0
+
+
+def test_every_family_is_in_the_catalogue_with_all_its_labels() -> None:
+    for family in small().families():
+        assert family.metric in CATALOGUE
+        assert all(len(labels) == len(family.metric.labels) for labels in family.samples)
+
+
+class TestTheProcess:
+    """Over its sockets, as the forwarder meets it."""
+
+    pytestmark = pytest.mark.integration
+
+    def test_it_counts_answers_and_ends_with_its_standard_input(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(5)
+        with analyser(tmp_path, profile(features=3)) as running:
+            for number in range(600):
+                row = rng.normal(size=3).round(3).tolist()
+                running.exchanges.sendall(frame(*exchange([row], [number % 2], request_id=f"r{number}")))
+            running.exchanges.sendall(frame(*exchange([[1, 2]], [1])))
+            assert running.acknowledged(601) == (600, 1)
+
+            page = running.get("/metrics/text")
+            assert 'ml_inference_rows_total{model_name="houses",model_version="3"} 600.0' in page.text
+            assert len(re.findall(r'^ml_feature_rows_total{.*feature="f0"', page.text, re.MULTILINE)) > 20
+            opened = running.get("/metrics/openmetrics")
+            assert "# TYPE ml_inference_rows counter" in opened.text
+            assert "# EOF" not in opened.text, "the forwarder adds its own part and ends the page"
+            assert _samples(opened.text) == _samples(page.text)
+
+            items = [{"id": f"r{number}", "label": number % 2} for number in range(100)]
+            items += [{"id": f"r{number}", "label": 1 - number % 2} for number in range(100, 120)]
+            answer = running.http.post("/v1/feedback", content=json.dumps(items))
+            assert (answer.status_code, answer.json()) == (
+                202,
+                {"accepted": 120, "duplicate": 0, "unmatched": 0, "rejected": 0},
+            )
+            refused = running.http.post("/v1/feedback", content=b"[" * 9_000)
+            assert refused.status_code == 400
+            assert refused.text.count("\n") == 1
+
+            state = msgspec.json.decode(running.get("/api/status").content, type=ModelState)
+            assert (state.rows, state.windows, state.tap.requests) == (600, 1, 7)
+            assert state.accuracy.accuracy == pytest.approx(100 / 120)
+            assert (
+                'ml_model_accuracy{model_name="houses",model_version="3"} 0.8333' in running.get("/metrics/text").text
+            )
+
+            status = running.get("/")
+            assert status.headers["content-type"].startswith("text/html")
+            assert "default-src 'none'" in status.headers["content-security-policy"]
+            assert "houses" in status.text
+
+            running.process.stdin.close()  # type: ignore[union-attr]
+            assert running.process.wait(20) == 0
+
+    def test_promtool_finds_nothing_to_say_about_its_page(self, tmp_path: Path) -> None:
+        promtool = shutil.which("promtool")
+        assert promtool, "promtool is missing: install Debian's package prometheus"
+        with analyser(tmp_path, profile(features=3)) as running:
+            for _ in range(12):
+                running.exchanges.sendall(frame(*exchange([[0.1, 0.2, 0.3]] * 50, [1] * 50)))
+            running.acknowledged(12)
+            items = [{"label": 1, "prediction": 1}] * 60
+            assert running.http.post("/v1/feedback", content=json.dumps(items)).status_code == 202
+            page = running.get("/metrics/text").content
+        found = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, check=False)
+        assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
+
+    def test_an_analyser_that_was_killed_leaves_nothing_in_the_next_one_s_way(self, tmp_path: Path) -> None:
+        with analyser(tmp_path, None) as running:
+            running.process.kill()
+            running.process.wait()
+        assert (tmp_path / frames.EXCHANGE_SOCKET).exists()
+        with analyser(tmp_path, None) as running:
+            running.exchanges.sendall(frame(*exchange([[1, 2]], [1])))
+            assert running.acknowledged(1) == (1, 0)
+
+    def test_a_profile_that_cannot_be_read_ends_it_with_one_line_and_code_2(self, tmp_path: Path) -> None:
+        (tmp_path / "broken.json").write_text("{")
+        told = AnalyserSettings(*MODEL, str(tmp_path / "broken.json"), None, 500, 8640.0, str(tmp_path))
+        ended = subprocess.run(
+            [sys.executable, "-m", "pegel_agent.sidecar.analyser", msgspec.json.encode(told).decode()],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 2
+        assert ended.stderr.count("\n") == 1
+        assert "broken.json" in ended.stderr
+
+    @pytest.mark.parametrize("given_profile", [True, False], ids=["profile", "learning"])
+    def test_fifty_features_stay_within_its_memory(self, tmp_path: Path, given_profile: bool) -> None:
+        rng = np.random.default_rng(6)
+        most = AnalyserSettings("", "", None, None, 1, 1.0).memory_bytes
+        large = (MAX_BODY_BYTES - 1_000) // (8 * FEATURES)
+        hostile: tuple[list[Any], ...] = (
+            ["x" * (MAX_BODY_BYTES - 100)], [[1] * 300_000], [[[]]] * 100_000, [{"a": 1}] * 100_000, [""] * 250_000,
+        )  # fmt: skip
+        with analyser(tmp_path, profile() if given_profile else None) as running:
+            sent = 0
+            for batch in range(200):
+                for number in range(40):
+                    row = rng.normal(size=FEATURES).round(3).tolist()
+                    running.exchanges.sendall(frame(*exchange([row], [1], request_id=f"{batch:032}-{number}")))
+                sent += 40
+                if batch % 50 == 0:
+                    for path in ("/metrics/text", "/metrics/openmetrics", "/api/status", "/"):
+                        assert running.get(path).status_code == 200
+            for _ in range(5):
+                rows = rng.normal(size=(large, FEATURES)).round(3).tolist()
+                running.exchanges.sendall(frame(*exchange(rows, [1] * large)))
+                sent += 1
+            assert running.acknowledged(sent) == (sent, 0)
+            for instances in hostile:
+                running.exchanges.sendall(frame(*exchange(instances, [1])))
+            assert running.acknowledged(len(hostile))[1] == len(hostile)
+            assert running.memory("VmHWM:") < most
+
+    def test_at_its_memory_limit_it_ends_with_one_line(self, tmp_path: Path) -> None:
+        with analyser(tmp_path, None, memory_bytes=1) as running:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                running.exchanges.sendall(frame(bytes(64 << 20), b""))
+            assert running.process.wait(60) == OUT_OF_MEMORY
+            assert running.process.stderr is not None
+            assert running.process.stderr.read() == "pegel: the analyser met its memory limit and ends\n"
+
+
+def _samples(page: str) -> list[str]:
+    return [line for line in page.splitlines() if not line.startswith("#")]
