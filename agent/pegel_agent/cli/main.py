@@ -140,3 +140,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     click.echo(f"pegel: {' '.join(message.split())}", err=True)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""`pegel sidecar`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+from pegel_exporters.errors import UserError
+
+T = TypeVar("T")
+_LOOPBACK = {"", "127.0.0.1", "::1", "localhost"}
+
+
+@click.command()
+@click.option("--listen", default=":15080", metavar="ADDRESS", help="Where clients send their requests.")
+@click.option("--upstream", default="127.0.0.1:8501", metavar="ADDRESS", help="Where the model listens.")
+@click.option("--admin", default=":9466", metavar="ADDRESS", help="Metrics, health, feedback and the status page.")
+@click.option("--model-name", help="Label model_name; by default the profile's, else 'model'.")
+@click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
+@click.option("--profile", type=click.Path(), help="Reference profile; without one, the first traffic is learned.")
+@click.option("--window", default="5m", help="A window of time (5m) or of rows (500).")
+@click.option("--mode", type=click.Choice(["proxy"]), default="proxy", help="How traffic reaches Pegel.")
+@click.option("--false-alarms", metavar="BUDGET", help="At most so many false alarms: 1/30d, or 1/8640w in windows.")
+@click.option(
+    "--harmless-drift", default=0.0, type=click.FloatRange(0, 1), metavar="CHI2",
+    help="Drift up to this χ² divergence is not reported; 0.01 is a shift of the mean by 0.1 σ.",
+)  # fmt: skip
+@click.option("--feedback-token", type=click.Path(), metavar="FILE", help="Bearer token that guards POST /v1/feedback.")
+def command(
+    listen: str,
+    upstream: str,
+    admin: str,
+    model_name: str | None,
+    model_version: str | None,
+    profile: str | None,
+    window: str,
+    mode: str,
+    false_alarms: str | None,
+    harmless_drift: float,
+    feedback_token: str | None,
+) -> int:
+    """Next to a model: forward its traffic untouched and watch a copy of it for drift and accuracy.
+
+    \b
+    Example, for a model that listens on port 8501:
+      pegel sidecar --upstream 127.0.0.1:8501 --profile profile.json
+    Send requests to port 15080, open http://localhost:9466/
+    """
+    from pegel_exporters.serving import Address, read_token
+
+    from pegel_agent.sidecar.settings import AnalyserSettings
+    from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
+    from pegel_agent.statistics.budget import budget_windows, parse_window
+
+    traffic, model, operators = Address.parse(listen), Address.parse(upstream), Address.parse(admin)
+    if traffic.port == model.port and (traffic.host in {"", model.host} and model.host in _LOOPBACK):
+        raise UserError(f"--upstream {upstream} is where Pegel itself listens; it needs the model's own port")
+    size = _option("--window", parse_window, window)
+    budget = _option("--false-alarms", lambda text: budget_windows(text, size), false_alarms)
+    named, version = _names(profile)
+    model_name, model_version = model_name or named or "model", model_version or version or "1"
+    return run(
+        ForwarderSettings(
+            listen=traffic,
+            upstream=model,
+            admin=operators,
+            model_name=model_name,
+            model_version=model_version,
+            version=_installed_version(),
+            feedback_token=read_token(feedback_token),
+            analyser=AnalyserSettings(
+                model_name=model_name,
+                model_version=model_version,
+                profile=str(Path(profile).absolute()) if profile else None,
+                window_seconds=size.seconds,
+                window_rows=size.rows,
+                budget_windows=budget,
+                tolerance=harmless_drift,
+            ),
+        )
+    )
+
+
+def _installed_version() -> str:
+    """Pegel's version, by the name of the folder that every installer writes. importlib.metadata would bring the
+    parsing of mail along, which is 2 of the forwarder's 32 MiB."""
+    found = next((each for folder in sys.path for each in Path(folder).glob("pegel-*.dist-info")), None)
+    if found is None:
+        import importlib.metadata
+
+        return importlib.metadata.version("pegel")
+    return found.name.removeprefix("pegel-").removesuffix(".dist-info")
+
+
+def _names(profile: str | None) -> tuple[str, str]:
+    """Model name and version of a profile, read without the numeric libraries that the analyser reads it with."""
+    if profile is None:
+        return "", ""
+    import msgspec
+
+    class Names(msgspec.Struct):
+        model_name: str
+        model_version: str
+
+    try:
+        names = msgspec.json.decode(Path(profile).read_bytes(), type=Names)
+    except OSError as error:
+        raise UserError(f"cannot read the profile {profile}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise UserError(f"{profile} is not a profile: {error}") from error
+    return names.model_name, names.model_version
+
+
+def _option(name: str, read: Callable[..., T], value: object) -> T:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error

@@ -1,0 +1,95 @@
+"""Carries copies of whole exchanges to the analyser, or sheds them: never part of one, and never a byte of traffic."""
+
+import asyncio
+import time
+from typing import cast
+
+from pegel_agent.sidecar import frames
+from pegel_agent.sidecar.paths import OTHER, PROTOCOLS
+from pegel_agent.sidecar.tap.counters import Counters
+from pegel_agent.sidecar.tap.turns import Exchange
+
+MAX_WAITING_BYTES = 2 << 20
+"""What may wait for a slow analyser; an exchange beyond that is shed."""
+_BATCH_BYTES = 64 << 10
+_BATCH_SECONDS = 0.01
+_PROTOCOL_NUMBERS = {protocol: number for number, protocol in enumerate(PROTOCOLS)}
+
+
+class Courier(asyncio.Protocol):
+    """The connection to the analyser, while there is one. Every exchange offered is counted once: analysed or
+    undecodable as the analyser acknowledges it, else shed."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._transport: asyncio.Transport | None = None
+        self._batch: list[bytes] = []
+        self._batch_bytes = 0
+        self._flush: asyncio.TimerHandle | None = None
+        self._unacknowledged = 0
+        self._acknowledgement = b""
+        self.heard = 0.0
+        """When the analyser last said something, on the monotonic clock."""
+        # Wall-clock times of exchanges are told from one pair of readings.
+        self._epoch = time.time() - time.monotonic()
+
+    def ended(self, exchange: Exchange, outcome: str) -> None:
+        """Offer an exchange that is over."""
+        self._counters.ended(exchange, outcome)
+        protocol = exchange.protocol
+        if protocol is None or protocol is OTHER or not exchange.status:
+            return
+        if (
+            exchange.request is None
+            or self._transport is None
+            or self._batch_bytes + self._transport.get_write_buffer_size() > MAX_WAITING_BYTES
+        ):
+            self._counters.shed += 1
+            return
+        request, response = b"".join(exchange.request), b"".join(exchange.response)
+        header = frames.HEADER.pack(
+            len(request), len(response), _PROTOCOL_NUMBERS[protocol], exchange.status,
+            self._epoch + exchange.started, exchange.ended - exchange.started,
+        )  # fmt: skip
+        self._batch += (header, request, response)
+        self._batch_bytes += exchange.size
+        self._unacknowledged += 1
+        if self._batch_bytes > _BATCH_BYTES:
+            self.flush()
+        elif self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_BATCH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Send what waits."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self._transport is not None and self._batch:
+            self._transport.write(b"".join(self._batch))
+        self._batch.clear()
+        self._batch_bytes = 0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._acknowledgement = b""
+        self.heard = time.monotonic()
+        self._counters.analyser_up = True
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = time.monotonic()
+        data = self._acknowledgement + data
+        whole = len(data) - len(data) % frames.ACKNOWLEDGEMENT.size
+        self._acknowledgement = data[whole:]
+        for analysed, undecodable in frames.ACKNOWLEDGEMENT.iter_unpack(data[:whole]):
+            self._counters.analysed += analysed
+            self._counters.undecodable += undecodable
+            self._unacknowledged -= analysed + undecodable
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._counters.analyser_up = False
+        self._counters.shed += self._unacknowledged
+        self._unacknowledged = 0
+        self.flush()

@@ -1,0 +1,110 @@
+"""`pegel sidecar` with settings that cannot work: one line, exit 2, nothing left."""
+
+import importlib.metadata
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agent.sidecar.tap.tap_process import free_ports, model, predict, tap
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def refusal(tmp_path: Path) -> Callable[..., str]:
+    """Runs the command, which must refuse; its one line."""
+
+    def run(*options: str) -> str:
+        temporary = tmp_path / "tmp"
+        temporary.mkdir()
+        listen, admin, upstream = (f"127.0.0.1:{port}" for port in free_ports(3))
+        addresses = {"--listen": listen, "--admin": admin, "--upstream": upstream}
+        given = [part for pair in addresses.items() if pair[0] not in options for part in pair]
+        done = subprocess.run(
+            [sys.executable, "-c", "from pegel_agent.cli.main import main; main()", "sidecar", *given, *options],
+            env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        said = [line for line in done.stderr.splitlines() if not re.match(r"\d{4}-\d\d-\d\d .* INFO watching ", line)]
+        assert len(said) == 1, done.stderr
+        assert said[0].startswith("pegel: ")
+        assert list(temporary.iterdir()) == []
+        assert not [process for process in _command_lines() if str(temporary) in process or listen in process]
+        return said[0]
+
+    return run
+
+
+def _command_lines() -> list[str]:
+    lines = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                lines.append((folder / "cmdline").read_text(errors="replace"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--window", "soon"], "--window"),
+        (["--window", "0"], "--window"),
+        (["--false-alarms", "never"], "--false-alarms"),
+        (["--window", "500", "--false-alarms", "1/30d"], "no clock"),
+        (["--false-alarms", "9/5m"], "--false-alarms"),
+        (["--listen", "here"], "'here' is not an address"),
+        (["--upstream", "127.0.0.1:99999"], "99999"),
+        (["--listen", ":8501", "--upstream", "127.0.0.1:8501"], "is where Pegel itself listens"),
+        (["--mode", "guess"], "mode"),
+        (["--profile", "/nowhere/profile.json"], "/nowhere/profile.json"),
+        (["--feedback-token", "/nowhere/token"], "/nowhere/token"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_that_cannot_work_is_named(options: list[str], word: str, refusal: Callable[..., str]) -> None:
+    assert word in refusal(*options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"a": 1}', "\x00", '{"model_name": "m", "model_version": "1"}',
+     '{"model_name": 3, "model_version": "1"}'],
+    ids=["empty", "cut off", "a list", "another document", "no text", "only names", "a number for a name"],
+)  # fmt: skip
+def test_a_file_that_is_no_profile_is_named(content: str, refusal: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(content)
+    assert str(path) in refusal("--profile", str(path))
+
+
+@pytest.mark.parametrize("option", ["--listen", "--admin"])
+def test_a_port_in_use_is_named(option: str, refusal: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port}" in refusal(option, f"127.0.0.1:{port}")
+
+
+def test_the_version_on_the_page_is_the_installed_one() -> None:
+    with model(predict) as port, tap(port) as running:
+        assert f'pegel_build_info{{version="{importlib.metadata.version("pegel")}"}}' in running.counts()
+
+
+def test_an_option_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEGEL_SIDECAR_MODEL_NAME", "wine")
+    with model(predict) as port, tap(port) as running:
+        assert b'model_name="wine"' in running.ask("/metrics")[1]
+
+
+def test_help_ends_with_an_example() -> None:
+    program = [sys.executable, "-c", "from pegel_agent.cli.main import main; main()", "sidecar", "--help"]
+    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert "pegel sidecar --upstream 127.0.0.1:8501 --profile profile.json" in said

@@ -1,0 +1,239 @@
+"""How a real `pegel sidecar` ends, what it survives, what its admin port says meanwhile, and what it weighs."""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.agent.sidecar.tap.tap_process import (
+    ANSWER,
+    ASK,
+    Clients,
+    Tap,
+    connected,
+    free_ports,
+    gone,
+    model,
+    predict,
+    read_message,
+    received,
+    tap,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+def _nothing_left(running: Tap, analyser: int) -> None:
+    assert list(running.temporary.iterdir()) == []
+    until(lambda: gone(analyser))
+
+
+def test_sigterm_lets_an_exchange_end_closes_idle_connections_refuses_new_ones_and_leaves_nothing() -> None:
+    finish = threading.Event()
+
+    async def thinks(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        await asyncio.to_thread(finish.wait)
+        writer.write(ANSWER)
+        await reader.read()
+
+    with model(thinks) as port, tap(port, ready=True) as running:
+        analyser = running.wait_for_analyser()
+        with connected(running.port) as idle, connected(running.port) as busy:
+            busy.sendall(ASK)
+            until(lambda: running.counts()["ml_inference_requests_in_flight"] == 1)
+            running.process.send_signal(signal.SIGTERM)
+            assert idle.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                connected(running.port)
+            assert running.ask("/healthz") == (200, b"ok\n")
+            assert running.ask("/readyz") == (503, b"shutting down\n")
+            finish.set()
+            assert received(busy, len(ANSWER) + 1) == ANSWER
+        assert running.process.wait(10) == 0
+        _nothing_left(running, analyser)
+
+
+def test_a_drain_ends_in_time_and_what_it_cuts_off_does_not_look_complete() -> None:
+    async def never_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of ")
+        await reader.read()
+
+    with model(never_ends) as port, tap(port, drain=0.5) as running, connected(running.port) as client:
+        client.sendall(ASK)
+        assert client.recv(1 << 16).endswith(b"half of ")
+        running.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert running.process.wait(10) == 0
+
+
+def test_a_connection_that_the_model_has_closed_does_not_hold_up_the_drain() -> None:
+    async def closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_message(reader)
+        writer.write(ANSWER)
+
+    with model(closes) as port, tap(port, drain=60) as running, connected(running.port) as client:
+        client.sendall(ASK)
+        assert received(client, len(ANSWER) + 1) == ANSWER
+        assert running.end(seconds=10) == 0
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_sigint_or_a_second_sigterm_ends_at_once(signals: list[signal.Signals]) -> None:
+    async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        await asyncio.sleep(60)
+
+    with model(never_answers) as port, tap(port, ready=True) as running, connected(running.port) as client:
+        analyser = running.wait_for_analyser()
+        client.sendall(ASK)
+        until(lambda: running.counts()["ml_inference_requests_in_flight"] == 1)
+        for number in signals:
+            running.process.send_signal(number)
+            time.sleep(0.1)  # two of a kind that are pending together are one
+        assert running.process.wait(10) == 0
+        _nothing_left(running, analyser)
+
+
+def test_the_analyser_ends_when_the_forwarder_is_killed() -> None:
+    with model(predict) as port, tap(port, ready=True) as running:
+        analyser = running.wait_for_analyser()
+        running.process.kill()
+        running.process.wait()
+        until(lambda: gone(analyser))
+
+
+def test_killing_the_analyser_again_and_again_costs_no_client_anything_and_no_exchange_its_count() -> None:
+    clients = Clients(0)
+    with model(predict) as port, tap(port, ready=True) as running:
+        clients.port = running.port
+        with clients.asking(4, pause=0.001):
+            for kills in range(1, 4):
+                analyser = running.wait_for_analyser()
+                seen = running.copies()["analysed"]
+                until(lambda seen=seen: running.copies()["analysed"] > seen)  # type: ignore[misc]
+                os.kill(analyser, signal.SIGKILL)
+                until(lambda kills=kills: running.counts()["pegel_tap_analyser_restarts_total"] == kills)  # type: ignore[misc]
+                assert running.ask("/healthz") == (200, b"ok\n")
+                assert running.ask("/")[0] in {200, 503}
+            running.wait_for_analyser()
+            shed = running.copies()["shed"]
+        assert clients.failures == []
+        assert running.outcomes() == {"ok": clients.answered, "error": 0, "client_abort": 0, "timeout": 0}
+        until(lambda: sum(running.copies().values()) == clients.answered)
+        copies = running.copies()
+        assert copies["undecodable"] == 0
+        assert copies["analysed"] > 0
+        assert shed > 0
+
+
+def test_a_stopped_analyser_sheds_copies_only_and_is_replaced() -> None:
+    clients = Clients(0)
+    with model(predict) as port, tap(port, silence=5, ready=True) as running:
+        clients.port = running.port
+        analyser = running.wait_for_analyser()
+        with clients.asking(8):
+            os.kill(analyser, signal.SIGSTOP)
+            until(lambda: running.copies()["shed"] > 0)
+            answered = clients.answered
+            until(lambda: clients.answered > answered + 1000)
+            assert running.peak_bytes() < 48 << 20
+            until(lambda: running.counts()["pegel_tap_analyser_restarts_total"] == 1)
+            assert running.wait_for_analyser() != analyser
+        assert clients.failures == []
+        assert running.outcomes()["ok"] == clients.answered
+        until(lambda: sum(running.copies().values()) == clients.answered)
+        assert gone(analyser)
+
+
+def test_the_admin_port_says_what_is_wrong() -> None:
+    with model(predict) as port, tap(port, ready=True) as running:
+        assert running.ask("/readyz") == (200, b"ok\n")
+        assert running.ask("/nothing")[0] == 404
+        assert running.ask("/", "DELETE")[0] == 405
+        assert running.ask("/metrics", "POST", b"x")[0] == 405
+        assert running.ask("/healthz", "PUT", b"x")[0] == 405
+        assert running.ask("/v1/feedback")[0] == 405
+        assert running.ask("/", "HEAD")[0] == 200
+        assert running.ask("/metrics", Accept="application/openmetrics-text")[1].endswith(b"# EOF\n")
+
+
+def test_feedback_needs_the_token_that_was_configured(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    item = b'[{"id": "a", "label": 1, "prediction": 1}]'
+    with model(predict) as port, tap(port, "--feedback-token", str(tmp_path / "token"), ready=True) as running:
+        assert running.ask("/v1/feedback", "POST", item)[0] == 401
+        assert running.ask("/v1/feedback", "POST", item, Authorization="Bearer other")[0] == 401
+        assert running.ask("/v1/feedback", "POST", item, Authorization="Bearer secret")[0] == 202
+        assert running.ask("/metrics")[0] == 200
+
+
+def test_without_a_model_the_tap_is_healthy_and_not_ready() -> None:
+    (nobody,) = free_ports(1)
+    with tap(nobody) as running:
+        assert running.ask("/healthz")[0] == 200
+        status, reason = running.ask("/readyz")
+        assert status == 503
+        assert str(nobody).encode() in reason
+
+
+def test_while_the_analyser_is_down_health_and_metrics_answer_and_the_rest_is_503() -> None:
+    with model(predict) as port, tap(port, ready=True) as running:
+        os.kill(running.wait_for_analyser(), signal.SIGKILL)
+        until(lambda: running.counts()["pegel_tap_analyser_up"] == 0)
+        assert running.ask("/api/status")[0] == 503
+        assert running.ask("/v1/feedback", "POST", b"[]")[0] == 503
+        assert running.ask("/healthz")[0] == 200
+        assert "ml_inference_duration_seconds_count" in running.counts()
+
+
+def _many_short_connections(port: int, count: int) -> None:
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", port), 10) as client:
+            client.sendall(ASK)
+            assert received(client, len(ANSWER)) == ANSWER
+
+
+def test_twenty_thousand_short_connections_leave_nothing_behind() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    with model(predict) as port, tap(port, ready=True) as running:
+        _many_short_connections(running.port, 2000)
+        warm = running.resident_bytes()
+        _many_short_connections(running.port, 18_000)
+        assert running.counts()["pegel_tap_connections"] == 0
+        assert running.resident_bytes() - warm < 1 << 20
+        assert running.outcomes()["ok"] == 20_000
+
+
+def test_two_thousand_refused_connections_leave_nothing_behind() -> None:
+    (nobody,) = free_ports(1)
+    with tap(nobody) as running:
+        sizes = []
+        for _ in range(3):
+            clients = [connected(running.port) for _ in range(1000)]
+            until(lambda: running.counts()["pegel_tap_connections"] == 0)
+            for client in clients:
+                client.close()
+            sizes.append(running.resident_bytes())
+        assert sizes[2] - sizes[0] < 1 << 20
+        assert running.outcomes()["error"] == 3000
+
+
+def test_the_forwarder_stays_within_its_memory_budget() -> None:
+    with model(predict) as port, tap(port, ready=True) as running:
+        print("idle", running.resident_bytes() / 2**20)
+        assert running.resident_bytes() <= 32 << 20
+        with Clients(running.port).asking(16):
+            time.sleep(3)
+        print("after load", running.resident_bytes() / 2**20)
+        assert running.resident_bytes() <= 32 << 20
