@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint bench lock tools
+.PHONY: help setup demo test test-unit lint bench pictures lock tools
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,9 @@ setup: $(VENV)/.demo-ready ## install Pegel into .venv
 demo: $(VENV)/.demo-ready ## see the whole product on this machine
 	$(BIN)/pegel demo
 
-tools: ## install the real components that the integration tests run
+tools: $(VENV)/.demo-ready ## install the real components that the integration tests run
 	@tests/install-tools
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/modelservers/install-mlserver >/dev/null
 
 lint: $(VENV)/.test-ready ## style, types, floors
 	$(BIN)/ruff check .
@@ -39,8 +40,12 @@ test-unit: $(VENV)/.test-ready ## pure tests: no network, no process
 test: $(VENV)/.test-ready tools lint ## everything that CI runs
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/.test-ready ## measure the figures of the README
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.test-ready ## measure the budgets, side by side (BENCH_SECONDS bounds each part)
+	@benchmarks/install-tools
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+pictures: $(VENV)/.test-ready tools ## take the README's picture anew
+	PEGEL_PICTURES=docs $(BIN)/python -m pytest tests/integration/test_demo.py -k whole
 
 lock: ## resolve the locked versions anew
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra demo pyproject.toml -o locks/demo.txt
