@@ -10,6 +10,7 @@ in a request are the same value.
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,14 +52,8 @@ class NumericBins:
 
     def counts(self, values: FloatArray) -> IntArray:
         """Rows per bin of values (rows,)."""
-        edges, single = _single(np.array(self.edges)), _single(values)
-        position = np.searchsorted(edges, single, side="left")
-        # A value on the first edge, or on the first of two equal ones, belongs to the bin above it.
-        shifts = np.concatenate(([True], edges[1:-1] == edges[2:], [False]))
-        at = np.minimum(position, len(edges) - 1)
-        position += shifts[at] & (edges[at] == single)
-        position[np.isnan(single)] = len(edges) + 1
-        return np.bincount(position, minlength=len(edges) + 2).astype(np.int64)
+        position = np.searchsorted(_ends(self.edges), _single(values), side="left")
+        return np.bincount(position, minlength=len(self.edges) + 2).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +129,15 @@ def _edges(
     if len(edges) == 1:  # an interval of no width, so that leaving a constant shows
         edges *= 2
     return tuple(float(str(np.float32(edge))) for edge in edges)
+
+
+@lru_cache(1024)
+def _ends(edges: tuple[float, ...]) -> SingleArray:
+    """The last value (edges + 1,) of every bin but that of the missing: NaN sorts behind them all."""
+    ends = _single(np.array((*edges, math.inf)))
+    # A value on the first edge, or on the first of two equal ones, belongs to the bin above it.
+    lowered = np.concatenate(([True], ends[1:-2] == ends[2:-1], [False, False]))
+    return np.where(lowered, np.nextafter(ends, np.float32(-math.inf)), ends)
 
 
 def _single(values: FloatArray) -> SingleArray:
