@@ -56,6 +56,12 @@ def command(
     ]
 
 
+def alerts_page(url: str) -> str:
+    """Where a person sees the alerts; Debian's package leaves out Prometheus' own page, and only the API is left."""
+    page = f"{url}/alerts"
+    return page if httpx.get(page, timeout=2.0).status_code == 200 else f"{url}/api/v1/alerts"
+
+
 def firing(url: str) -> dict[str, str]:
     """Names and summaries of the alerts that fire."""
     alerts = httpx.get(f"{url}/api/v1/alerts", timeout=2.0).raise_for_status().json()["data"]["alerts"]

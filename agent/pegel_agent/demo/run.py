@@ -157,7 +157,9 @@ def _introduce(ports: _Ports, program: str | None, data: Housing) -> None:
         ("GPUs (simulated)", f"http://127.0.0.1:{ports.gpu}/"),
         (
             "Alerts",
-            f"http://127.0.0.1:{ports.prometheus}/alerts" if program else "no prometheus binary was found: left out",
+            prometheus.alerts_page(f"http://127.0.0.1:{ports.prometheus}")
+            if program
+            else "no prometheus binary was found: left out",
         ),
     ):
         click.echo(f"  {what:<18}{address}")

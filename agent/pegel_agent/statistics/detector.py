@@ -145,7 +145,9 @@ class Detector:
             drifted = own >= self._log_limit
             direction = feature.direction()
             verdicts.append(
-                FeatureVerdict(feature.name, own / float(np.log(10)), drifted, direction, feature.moved() if direction else ())
+                FeatureVerdict(
+                    feature.name, own / float(np.log(10)), drifted, direction, feature.moved() if direction else ()
+                )
             )
         verdicts.sort(key=lambda verdict: -verdict.evidence)
         score = sum(verdict.drifted for verdict in verdicts) / len(verdicts) if verdicts else 0.0
