@@ -11,8 +11,8 @@ from pegel_agent.sidecar.tap.turns import Exchange
 
 MAX_WAITING_BYTES = 2 << 20
 """What may wait for a slow analyser; an exchange beyond that is shed."""
-_BATCH_BYTES = 64 << 10
-_BATCH_SECONDS = 0.01
+_BATCH_BYTES = 256 << 10
+_BATCH_SECONDS = 0.05
 _PROTOCOL_NUMBERS = {protocol: number for number, protocol in enumerate(PROTOCOLS)}
 
 
