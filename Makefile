@@ -10,6 +10,7 @@ help: ## list the tasks
 
 # A stamp is written last, so a set-up that broke half-way is simply done again.
 $(VENV)/.demo-ready: locks/demo.txt pyproject.toml
+	@echo "installing Pegel into $(VENV), which takes a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/demo.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -8,6 +8,7 @@ import asyncio
 import gzip
 import hmac
 import logging
+import re
 import socket
 import ssl
 from collections import deque
@@ -71,10 +72,10 @@ class Address:
     @classmethod
     def parse(cls, value: str) -> "Address":
         """Read `:9466`, `127.0.0.1:9466` or `[::1]:9466`. Raises UserError."""
-        host, colon, port = value.rpartition(":")
-        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        match = re.fullmatch(r"(\[[0-9A-Fa-f:.%]+\]|[^\s/:\[\]]*):([0-9]{1,5})", value)
+        if match is None or int(match[2]) > 65_535:
             raise UserError(f"{value!r} is not an address; write HOST:PORT or :PORT")
-        return cls(host.strip("[]"), int(port))
+        return cls(match[1].strip("[]"), int(match[2]))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

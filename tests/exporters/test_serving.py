@@ -429,7 +429,9 @@ def test_an_address_is_read_and_written_back(written: str, address: Address) -> 
     assert str(address) == written
 
 
-@pytest.mark.parametrize("written", ["9465", "host:", "host:port", ":65536", ":-1", ":²"])
+@pytest.mark.parametrize(
+    "written", ["9465", "host:", "host:port", ":65536", ":-1", ":²", "http://host:80", "::1:80", "[]:80"]
+)
 def test_what_is_no_address_is_refused(written: str) -> None:
     with pytest.raises(UserError, match="is not an address"):
         Address.parse(written)

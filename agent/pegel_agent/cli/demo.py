@@ -12,8 +12,9 @@ from pegel_exporters.errors import UserError
 def command(duration: str | None, no_browser: bool) -> None:
     """Show the whole product on this machine: no cluster, no GPU, no internet.
 
-    A real model is asked about recorded data that begins to drift; labels come late and begin to disagree. Ends with a
-    summary on Ctrl-C or after --for, and leaves nothing behind.
+    A real model is asked about recorded data that begins to drift; labels come late and begin to disagree. The replay
+    takes a minute or --for. On a terminal, and without --for, all pages then stay open until Ctrl-C. Ends with a
+    summary and leaves nothing behind.
 
     \b
     Example:

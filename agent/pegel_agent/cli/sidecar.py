@@ -20,10 +20,9 @@ _LOOPBACK = {"", "127.0.0.1", "::1", "localhost"}
 @click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
 @click.option("--profile", type=click.Path(), help="Reference profile; without one, the first traffic is learned.")
 @click.option("--window", default="5m", help="A window of time (5m) or of rows (500).")
-@click.option("--mode", type=click.Choice(["proxy"]), default="proxy", help="How traffic reaches Pegel.")
-@click.option("--false-alarms", metavar="BUDGET", help="At most so many false alarms: 1/30d, or 1/8640w in windows.")
+@click.option("--false-alarms", metavar="BUDGET", help="At most so many false alarms: 1/30d (the default), or 1/8640w in windows.")
 @click.option(
-    "--harmless-drift", default=0.0, type=click.FloatRange(0, 1), metavar="CHI2",
+    "--harmless-drift", default=0.0, type=float, metavar="CHI2",
     help="Drift up to this χ² divergence is not reported; 0.01 is a shift of the mean by 0.1 σ.",
 )  # fmt: skip
 @click.option("--feedback-token", type=click.Path(), metavar="FILE", help="Bearer token that guards POST /v1/feedback.")
@@ -35,7 +34,6 @@ def command(
     model_version: str | None,
     profile: str | None,
     window: str,
-    mode: str,
     false_alarms: str | None,
     harmless_drift: float,
     feedback_token: str | None,
@@ -53,9 +51,13 @@ def command(
     from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
     from pegel_agent.statistics.budget import budget_windows, parse_window
 
-    traffic, model, operators = Address.parse(listen), Address.parse(upstream), Address.parse(admin)
+    traffic = _option("--listen", Address.parse, listen)
+    model = _option("--upstream", Address.parse, upstream)
+    operators = _option("--admin", Address.parse, admin)
     if traffic.port == model.port and (traffic.host in {"", model.host} and model.host in _LOOPBACK):
         raise UserError(f"--upstream {upstream} is where Pegel itself listens; it needs the model's own port")
+    if not 0 <= harmless_drift <= 1:  # NaN is neither
+        raise UserError(f"--harmless-drift: {harmless_drift:g} is not between 0 and 1")
     size = _option("--window", parse_window, window)
     budget = _option("--false-alarms", lambda text: budget_windows(text, size), false_alarms)
     named, version = _names(profile)
@@ -115,5 +117,5 @@ def _names(profile: str | None) -> tuple[str, str]:
 def _option(name: str, read: Callable[..., T], value: object) -> T:
     try:
         return read(value)
-    except ValueError as error:
+    except (ValueError, UserError) as error:
         raise UserError(f"{name}: {error}") from error

@@ -47,6 +47,7 @@ class Seen:
     requests: int = 0
     drift_after: int | None = None
     drift_feature: str = ""
+    first_accuracy: float | None = None
     state: ModelState | None = None
     alerts: dict[str, float] = field(default_factory=dict)
     """Seconds after the start at which each alert was first seen to fire."""
@@ -92,6 +93,7 @@ def run(*, seconds: float, stay: bool, browser: bool) -> None:
             click.echo("")
             if stay and seen.requests == len(data.replayed):
                 return
+            _look_again(ports, seen)
         except httpx.HTTPError as error:
             raise UserError(f"the demo broke off: {error!r}") from error
         _summarise(seen, program is not None)
@@ -149,7 +151,8 @@ def _introduce(ports: _Ports, program: str | None, data: Housing) -> None:
     first, last = data.replayed[0].date, data.replayed[-1].date
     click.echo(
         f"\nA model tells whether more homes will be sold in a year, for {len({m.city for m in data.replayed})} cities"
-        f" in Texas.\nIt was trained on 2001 to 2003; now it is asked about every month from {first} to {last}.\n"
+        f" in Texas.\nIt was trained on 2001 to 2003, its reference is 2001 to 2004; now it is asked about every month"
+        f" from {first} to {last}.\n"
     )
     for what, address in (
         ("Status page", f"http://127.0.0.1:{ports.admin}/"),
@@ -182,11 +185,18 @@ def _play(data: Housing, ports: _Ports, seen: Seen, *, seconds: float, alerts: b
                 seen.gpus.append(source(time.time()))
                 if alerts:
                     _note_alerts(ports.prometheus, seen)
-        time.sleep(1.5)  # the last labels, the last scrape
-        answer = client.get(f"{urls.admin}/api/status").raise_for_status()
+    time.sleep(1.5)  # the last labels, the last scrape
+    _look_again(ports, seen)
+    if alerts:
+        _note_alerts(ports.prometheus, seen)
+
+
+def _look_again(ports: _Ports, seen: Seen) -> None:
+    """Note how things stand when the last exchange has been analysed."""
+    time.sleep(0.5)
+    with contextlib.suppress(httpx.HTTPError):
+        answer = httpx.get(f"http://127.0.0.1:{ports.admin}/api/status", timeout=5.0).raise_for_status()
         _note(msgspec.json.decode(answer.content, type=ModelState), seen)
-        if alerts:
-            _note_alerts(ports.prometheus, seen)
 
 
 def _shown(markets: Iterator[Market], length: int, seen: Seen) -> Iterator[Market]:
@@ -200,6 +210,8 @@ def _shown(markets: Iterator[Market], length: int, seen: Seen) -> Iterator[Marke
 
 def _note(state: ModelState, seen: Seen) -> None:
     seen.state = state
+    if seen.first_accuracy is None:
+        seen.first_accuracy = state.accuracy.accuracy
     if state.drifted and seen.drift_after is None:
         seen.drift_after = seen.requests
         strongest = state.features[0]
@@ -236,7 +248,7 @@ def _summarise(seen: Seen, alerts: bool) -> None:
     else:
         click.echo(
             f"  accuracy {accuracy.accuracy:.1%}, between {accuracy.lower:.1%} and {accuracy.upper:.1%}"
-            f" (95 % interval, {accuracy.labels} labels)"
+            f" (95 % interval, {accuracy.labels} labels); it was {seen.first_accuracy or 0:.0%} at first"
         )
     click.echo(
         f"  {state.tap.requests} requests counted, {state.tap.errors} errors;"

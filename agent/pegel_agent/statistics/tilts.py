@@ -37,10 +37,11 @@ def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
     """
     p = reference.shares
     ordered = np.array([slot not in _UNORDERED for slot in reference.slots])
-    mid_ranks = np.where(ordered, (np.cumsum(p * ordered) - p / 2) / np.sum(p * ordered), 0.5)
+    in_order = float(np.sum(p * ordered)) or 1.0  # a feature may have none of these: then nothing is left to tilt
+    mid_ranks = np.where(ordered, (np.cumsum(p * ordered) - p / 2) / in_order, 0.5)
     scores = np.where(ordered, special.ndtri(np.clip(mid_ranks, 1e-9, 1 - 1e-9)), 0.0)
     outer = np.zeros_like(p)
-    outer[np.flatnonzero(ordered)[[0, -1]]] = 1.0
+    outer[np.flatnonzero(ordered)[:1]] = outer[np.flatnonzero(ordered)[-1:]] = 1.0
     found: list[Tilt] = []
     # Being missing or new is a bet of its own, so the other directions leave it alone.
     basis: list[FloatArray] = [np.ones_like(p)]

@@ -109,6 +109,15 @@ def test_directions_are_orthonormal_under_the_reference() -> None:
         assert centred[name][-1] == pytest.approx(0, abs=1e-9), "missing rows take no side"
 
 
+def test_a_feature_without_a_common_category_can_still_go_missing() -> None:
+    rng = np.random.default_rng(6)
+    detector = Detector({"id": reference_shares([2_000, 0], (Slot.OTHER, Slot.MISSING))}, Settings(8640))
+    assert not any(detector.observe({"id": np.array([500, 0])}).drifted for _ in range(100))
+    verdicts = [detector.observe({"id": np.array([500 - (n := int(rng.binomial(500, 0.05))), n])}) for _ in range(5)]
+    assert verdicts[-1].drifted
+    assert verdicts[-1].features[0].direction == "missing"
+
+
 def test_a_feature_with_one_bin_is_left_out() -> None:
     detector = Detector({"constant": reference_shares([100], (Slot.INTERVAL,))}, Settings(100))
     assert detector.observe({"constant": np.array([50])}).evidence == -np.inf
