@@ -102,7 +102,7 @@ def _by_labels(metric: Metric) -> str:
     Replicas without enough labels are left out.
     """
     enough = f'{MODEL_QUALITY_STATE.name}{{state="ok",{_CHOSEN}}} == 1'
-    matched = f'{LABELS.name}{{outcome="matched",{_CHOSEN}}}'
+    matched = f'clamp_max({LABELS.name}{{outcome="matched",{_CHOSEN}}}, 500)'
     return (
         f"sum by ({_MODEL}) (({metric.name}{{{_CHOSEN}}} and ignoring (state) {enough}) "
         f"* ignoring (outcome) {matched}) "

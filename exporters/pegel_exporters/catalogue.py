@@ -42,7 +42,10 @@ BUILD_INFO = Metric("pegel_build_info", "gauge", "Always 1; the version of Pegel
 
 # Traffic of a model, counted exactly by the forwarder
 INFERENCE_REQUESTS = Metric(
-    "ml_inference_requests_total", "counter", "Requests the model answered.", (*_MODEL, "protocol", "code")
+    "ml_inference_requests_total",
+    "counter",
+    "Requests by the status of their answer; none where there was no answer.",
+    (*_MODEL, "protocol", "code"),
 )
 INFERENCE_DURATION = Metric(
     "ml_inference_duration_seconds", "histogram",

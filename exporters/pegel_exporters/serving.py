@@ -26,6 +26,9 @@ log = logging.getLogger("pegel")
 
 MAX_BODY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 10
+MAX_BODIES_BYTES = 8 << 20
+"""What the bodies of all connections may take together: a server may share a pod's memory with its traffic."""
+MAX_CONNECTIONS = 256
 IDLE_SECONDS = 75.0
 _GZIP_FROM_BYTES = 1024
 _MAX_RAW_BYTES = 8 * MAX_BODY_BYTES  # small chunks weigh more than what they carry
@@ -118,16 +121,27 @@ def authorised(request: Request, token: str | None) -> bool:
 async def serve(handler: Handler, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> asyncio.AbstractServer:
     """Answer requests on a listening socket (TCP or Unix) until the server is closed."""
     loop = asyncio.get_running_loop()
+    room = _Room()
     if sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(lambda: _Connection(handler), sock=sock)
-    return await loop.create_server(lambda: _Connection(handler), sock=sock, ssl=tls)
+        return await loop.create_unix_server(lambda: _Connection(handler, room), sock=sock)
+    return await loop.create_server(lambda: _Connection(handler, room), sock=sock, ssl=tls)
+
+
+class _Room:
+    """What a server's connections share: how many they are, and how much their unanswered bodies hold."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.bytes = 0
 
 
 class _Connection(asyncio.Protocol):
     """One client's connection: requests in, answers out, one at a time and in order."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, room: _Room) -> None:
         self._handler = handler
+        self._room = room
+        self._held = 0
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[tuple[Request | Response, bool]] = deque()
         """Requests, or the refusal of one, with whether the connection lives on after the answer."""
@@ -153,9 +167,14 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._on_idle)
+        self._room.connections += 1
+        if self._room.connections > MAX_CONNECTIONS:
+            self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle.cancel()
+        self._room.connections -= 1
+        self._hold(-self._held)
         self._queue.clear()
         if self._task:
             self._task.cancel()
@@ -210,8 +229,11 @@ class _Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if not self._done_reading:
             self._body += body
+            self._hold(len(body))
             if len(self._body) > MAX_BODY_BYTES:
                 self._refuse(413, "the request is too large")
+            elif self._room.bytes > MAX_BODIES_BYTES:
+                self._refuse(503, "too many large requests at once")
 
     def on_message_complete(self) -> None:
         if self._done_reading:
@@ -233,6 +255,10 @@ class _Connection(asyncio.Protocol):
     def _busy(self) -> bool:
         return self._task is not None and not self._task.done()
 
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._room.bytes += size
+
     def _count_header(self, size: int) -> None:
         self._header_size += size
         if self._header_size > MAX_HEADER_BYTES:
@@ -242,6 +268,8 @@ class _Connection(asyncio.Protocol):
         """Read nothing more, and close when what came before is answered."""
         if not self._done_reading:
             self._done_reading = True
+            self._hold(-len(self._body))
+            self._body = bytearray()
             self._enqueue(text(reason, status), False)
 
     def _enqueue(self, item: Request | Response, keep_alive: bool) -> None:
@@ -253,6 +281,8 @@ class _Connection(asyncio.Protocol):
         while self._queue:
             item, keep_alive = self._queue.popleft()
             data = await self._answer_to(item, keep_alive) if isinstance(item, Request) else _encode(item)
+            if isinstance(item, Request):
+                self._hold(-len(item.body))
             await self._writable.wait()
             self._transport.write(data)
             self._wait_for(IDLE_SECONDS, self._on_idle)

@@ -9,14 +9,16 @@ from pegel_rules.thresholds import ACCURACY_ALERT
 ACCURACY = recorded(MODEL_ACCURACY, "avg")
 
 _ENOUGH = f'{MODEL_QUALITY_STATE.name}{{state="ok"}} == 1'
-_MATCHED = f'{LABELS.name}{{outcome="matched"}}'
+_JUDGED_LABELS = 500
+"""A replica's accuracy is that of so many latest labels at most; older ones add no weight."""
+_MATCHED = f'clamp_max({LABELS.name}{{outcome="matched"}}, {_JUDGED_LABELS})'
 
 
 def group(settings: Settings) -> Group:
     """Accuracy per model, and the alert on it.
 
-    Replicas without enough labels are left out. The others count by the labels they have matched: else a replica with
-    thirty labels would weigh as much as one with thousands.
+    Replicas without enough labels are left out. The others count by the labels that their accuracy rests on: else
+    a replica with fifty labels would weigh as much as one with hundreds.
     """
     return Group(
         name="pegel-accuracy",

@@ -111,7 +111,7 @@ def quantile(q: float, rates: dict[float, float]) -> float:
 
 
 def weighted(position: int, *pods: str) -> float:
-    labels = [ACCURACY[pod][3] for pod in pods]
+    labels = [min(ACCURACY[pod][3], 500) for pod in pods]  # what a replica's accuracy looks at
     return sum(ACCURACY[pod][position] * n for pod, n in zip(pods, labels, strict=True)) / sum(labels)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import Column, count_columns
+from pegel_agent.reference.columns import count_columns
 from pegel_agent.reference.profile import Feature, Profile
 from pegel_agent.statistics.batch_test import PSI_FLOOR, Counts, Measures, compare
 from pegel_agent.statistics.distances import psi_parts, smoothed_shares
@@ -95,23 +95,13 @@ def count_file(profile: Profile, path: Path, *, progress: tables.Progress | None
             values = batch[feature.name]
             found, invalid = count_columns(feature, values)
             if invalid:
-                row = rows + 1 + _first_text(values)
+                row = rows + 1 + tables.first_text(values)
                 raise UserError(
                     f"{path}: column {feature.name!r} has text in row {row:,}, where the profile has numbers"
                 )
             counts[feature.name] += found
         rows += len(batch[profile.features[0].name])
     return counts
-
-
-def _first_text(values: Column) -> int:
-    """The position of the first value (rows,) that is no number."""
-    for position, value in enumerate(values.tolist()):
-        try:
-            float(value or "nan")
-        except ValueError:
-            return position
-    return 0
 
 
 def _result(feature: Feature, counts: IntArray, measures: Measures) -> FeatureResult:

@@ -13,6 +13,9 @@ from pegel_agent.statistics.slots import FloatArray
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _COLUMNS = 20
 _NAME_WIDTH = 32
+_LARGE_SHIFT = 0.5
+_LARGE_PSI = 0.25
+"""What practice calls a large change: half a standard deviation of the mean, and its square."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
@@ -80,6 +83,29 @@ def what_it_can_show(profile: Profile) -> str:
     return f"the smallest shift of a mean that it can show is {shift:.2g} standard deviations"
 
 
+def reference_warning(profile: Profile) -> str:
+    """What a small reference can't show, empty where it is large enough."""
+    shift = smallest_shift(profile.rows, len(profile.features))
+    if shift <= _LARGE_SHIFT:
+        return ""
+    return (
+        f"with only {_rows(profile.rows)}, it can't show a mean that moves by less than {shift:.1f} standard deviations"
+    )
+
+
+def batch_warning(result: CheckResult, *, psi_floor: float) -> str:
+    """What a small batch can't show, empty where it is large enough or `psi_floor` is what hides it."""
+    limit = max(feature.psi_limit for feature in result.features.values())
+    if limit <= max(_LARGE_PSI, psi_floor):
+        return ""
+    rows = _rows(min(result.rows, result.reference_rows))
+    return f"with only {rows}, a change with a PSI below {limit:.2g} can pass unseen, and {_LARGE_PSI} is a large one"
+
+
+def _rows(rows: int) -> str:
+    return f"{rows:,} row{'s' * (rows != 1)}"
+
+
 def profile_text(profile: Profile) -> str:
     """A profile for people: what it is of, and a line for each feature."""
     model = " ".join(word for word in ("of", profile.model_name, profile.model_version) if word)
@@ -124,7 +150,7 @@ def check_text(result: CheckResult, *, data: str) -> str:
     header = ("FEATURE", "DRIFT", "PSI", "LIMIT", "JS", "KS", "P", "MOVED MOST")
     drifted = [short(name) for name, f in ordered if f.drifted]
     verdict = f"drift in {len(drifted)} of {len(rows)} features: {', '.join(drifted)}" if drifted else "no drift"
-    size = f"{data}: {result.rows:,} rows against {result.reference_rows:,}, alpha {result.alpha:g}"
+    size = f"{data}: {_rows(result.rows)} against {result.reference_rows:,}, alpha {result.alpha:g}"
     return f"{table(header, rows, right=frozenset({2, 3, 4, 5, 6}))}\n\n{size}: {verdict}"
 
 

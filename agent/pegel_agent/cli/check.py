@@ -24,7 +24,8 @@ def command(ctx: click.Context, data: Path, profile: Path, alpha: float, min_psi
     """Test one batch of rows, a CSV or Parquet file, against a profile.
 
     Exit code 0: no drift; 1: drift; 2: the batch or the profile can't be used. Columns that the profile doesn't have
-    are left alone. The rows count as independent of each other.
+    are left alone. The rows count as independent of each other. A batch so small that even a large change could pass
+    gets a warning on standard error.
 
     \b
     Example:
@@ -34,13 +35,15 @@ def command(ctx: click.Context, data: Path, profile: Path, alpha: float, min_psi
     import msgspec
 
     from pegel_agent.batch.check import check_file
-    from pegel_agent.batch.text import check_text
+    from pegel_agent.batch.text import batch_warning, check_text
     from pegel_agent.cli.profile import progress_bar
     from pegel_agent.reference.profile import load
 
     loaded = load(profile)
     with progress_bar(f"Reading {data.name}") as progress:
         result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, progress=progress)
+    if warning := batch_warning(result, psi_floor=min_psi):
+        click.echo(f"warning: {data.name}: {warning}", err=True)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:

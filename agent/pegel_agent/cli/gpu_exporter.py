@@ -1,6 +1,5 @@
 """`pegel gpu-exporter`: arguments to the exporter."""
 
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +8,7 @@ from pegel_exporters.errors import UserError
 if TYPE_CHECKING:
     from pegel_exporters.gpu.metrics import MetricSet
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SHORTEST_SECONDS = 0.1
+_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
 
 
 @click.command(name="gpu-exporter")
@@ -49,16 +47,20 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None) -> N
     with open_socket(address) as sock:
         what = f"simulated GPUs ({simulate})" if simulate else "this node's GPUs"
         logging.getLogger("pegel").info(
-            "serving %s on http://%s/metrics", what, Address(address.host, sock.getsockname()[1])
+            "serving %s on http://%s/metrics", what, Address(address.host or "localhost", sock.getsockname()[1])
         )
         asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source))
 
 
 def _seconds(text: str) -> float:
     """A duration such as 500ms, 5s or 1m in seconds. Raises UserError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not _SHORTEST_SECONDS <= seconds <= _UNITS["h"]:
+    from pegel_agent.statistics.budget import parse_duration
+
+    try:
+        seconds = parse_duration(f"{text[:-2]}s") / 1000 if text.endswith("ms") else parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if not _SHORTEST_SECONDS <= seconds <= _LONGEST_SECONDS:
         raise UserError(f"--interval {text!r}: write a duration between 100ms and 1h, such as 5s")
     return seconds
 

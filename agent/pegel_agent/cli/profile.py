@@ -44,14 +44,17 @@ def build(
 
     The file is read twice. A column of numbers gets up to 20 intervals that hold about as many rows each, and a bin for
     each value that many rows share; a column of text gets a bin for each of its 64 most frequent values. Nothing that
-    fewer than ten rows share is named in the profile.
+    fewer than ten rows share is named in the profile, and a column of text without more, as an id, is left out.
+
+    A CSV file is UTF-8, its fields separated by commas, semicolons or tabs, as its header has it. With semicolons,
+    numbers may have a decimal comma.
 
     \b
     Example:
       pegel profile build train.parquet -o profile.json \\
         --label price --prediction predicted --categorical postcode
     """
-    from pegel_agent.batch.text import short, what_it_can_show
+    from pegel_agent.batch.text import reference_warning, short, what_it_can_show
     from pegel_agent.reference.build import Roles, build_profile
     from pegel_agent.reference.profile import save
 
@@ -74,11 +77,12 @@ def build(
         f"{output}: profile {profile.hash} of {len(profile.features)} features from {profile.rows:,} rows; "
         f"{what_it_can_show(profile)}"
     )
-    for feature in profile.features:
-        if feature.kind == "categorical" and not feature.categories:
-            click.echo(
-                f"{short(feature.name)}: no value that ten rows share, so only missing ones can be seen; --ignore?"
-            )
+    profiled = {feature.name for feature in profile.features}
+    for name in roles.columns(data):
+        if name not in profiled:
+            click.echo(f"note: {short(name)} is left out: it has no number, and no text that ten rows share", err=True)
+    if warning := reference_warning(profile):
+        click.echo(f"warning: {output.name}: {warning}", err=True)
 
 
 @command.command()

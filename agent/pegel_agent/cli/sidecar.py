@@ -20,7 +20,9 @@ _LOOPBACK = {"", "127.0.0.1", "::1", "localhost"}
 @click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
 @click.option("--profile", type=click.Path(), help="Reference profile; without one, the first traffic is learned.")
 @click.option("--window", default="5m", help="A window of time (5m) or of rows (500).")
-@click.option("--false-alarms", metavar="BUDGET", help="At most so many false alarms: 1/30d (the default), or 1/8640w in windows.")
+@click.option(
+    "--false-alarms", metavar="BUDGET", help="False alarms at most: 1/30d (the default), or 1/8640w in windows."
+)
 @click.option(
     "--harmless-drift", default=0.0, type=float, metavar="CHI2",
     help="Drift up to this χ² divergence is not reported; 0.01 is a shift of the mean by 0.1 σ.",

@@ -106,10 +106,13 @@ def numeric_bins(values: FloatArray) -> NumericBins | None:
     return NumericBins(_edges(finite, candidates, frozenset(shared.tolist()), common))
 
 
-def category_bins(rows: Counter[str]) -> CategoryBins:
-    """Bins of the up to 64 most frequent categories that at least ten of a reference's rows share, by name."""
+def category_bins(rows: Counter[str]) -> CategoryBins | None:
+    """Bins of the up to 64 most frequent categories that at least ten of a reference's rows share, by name.
+
+    None where no category is shared so, as in a column of ids: there is nothing to compare.
+    """
     shared = [(-count, name) for name, count in rows.items() if count >= SHARED_BY]
-    return CategoryBins(tuple(sorted(name for _, name in sorted(shared)[:MAX_CATEGORIES])))
+    return CategoryBins(tuple(sorted(name for _, name in sorted(shared)[:MAX_CATEGORIES]))) if shared else None
 
 
 def _edges(

@@ -9,8 +9,16 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.bins import category_bins, numeric_bins
-from pegel_agent.reference.columns import Bins, Column, count_values, feature_of
+from pegel_agent.reference.bins import numeric_bins
+from pegel_agent.reference.columns import (
+    Bins,
+    Column,
+    categories_of,
+    choose_categories,
+    count_values,
+    feature_of,
+    in_first_half,
+)
 from pegel_agent.reference.profile import FORMAT, Profile
 from pegel_agent.statistics.slots import FloatArray, IntArray
 
@@ -48,18 +56,19 @@ class _Seen:
 
     sample: list[FloatArray] = field(default_factory=list)
     categories: Counter[str] = field(default_factory=Counter)
+    half: Counter[str] = field(default_factory=Counter)
+    """Categories of half of the rows."""
+    chosen: bool = False
+    """Whether only the other rows may be counted."""
     numeric: bool = False
     text: bool = False
 
     def add(self, values: Column, *, first: int, stride: int) -> None:
         """Take in a batch whose first row is the file's row `first`, and keep every `stride`-th number of the file."""
         if values.dtype == object:
-            found = Counter(value for value in values.tolist() if value is not None)
-            self.text = self.text or bool(found)
-            self.categories.update(found)
-            if len(self.categories) > _TRACKED_CATEGORIES:
-                # Ten rows make a bin; what is still rare after so many others is forgotten. The second pass is exact.
-                self.categories = Counter(dict(self.categories.most_common(_TRACKED_CATEGORIES // 2)))
+            self.categories = _tracked(self.categories, categories_of(values))
+            self.half = _tracked(self.half, categories_of(values[in_first_half(first, len(values))]))
+            self.text = bool(self.categories)
         else:
             self.numeric = self.numeric or bool(np.isfinite(values).any())
             self.sample.append(values[-first % stride :: stride])
@@ -69,9 +78,10 @@ class _Seen:
         self.sample = [np.concatenate(self.sample)[::2]] if self.sample else []
 
     def bins(self) -> Bins | None:
-        """The column's bins; None without a value."""
+        """The column's bins; None without a number or a text that ten rows share."""
         if self.text:
-            return category_bins(self.categories)
+            bins, self.chosen = choose_categories(self.categories, self.half)
+            return bins
         return numeric_bins(np.concatenate(self.sample)) if self.numeric else None
 
 
@@ -86,8 +96,8 @@ def build_profile(
 ) -> Profile:
     """Read the file twice and return its profile.
 
-    Features are in the order of the columns; a column without any value gets none. Raises UserError for a file or
-    column that can't be profiled.
+    Features are in the order of the columns; a column without a number or a text that ten rows share gets none. Raises
+    UserError for a file or column that can't be profiled.
     """
     columns = roles.columns(path)
     tell = progress or (lambda _: None)
@@ -97,9 +107,8 @@ def build_profile(
     found = {name: column.bins() for name, column in seen.items()}
     bins = {name: of for name, of in found.items() if of is not None}
     if not bins:
-        raise UserError(f"{path} has no column with a value")
-    texts = frozenset(name for name in bins if seen[name].text)
-    counts = _second_pass(path, bins, texts, lambda share: tell(0.5 + share / 2))
+        raise UserError(f"{path} has no column to profile: none has a number, or a text that ten rows share")
+    counts = _second_pass(path, bins, seen, lambda share: tell(0.5 + share / 2))
     features = tuple(
         feature_of(name, "prediction" if name in roles.predictions else "input", of, counts[name])
         for name, of in bins.items()
@@ -126,10 +135,22 @@ def _first_pass(
 
 
 def _second_pass(
-    path: Path, bins: Mapping[str, Bins], texts: frozenset[str], progress: tables.Progress
+    path: Path, bins: Mapping[str, Bins], seen: Mapping[str, _Seen], progress: tables.Progress
 ) -> dict[str, IntArray]:
+    texts = frozenset(name for name in bins if seen[name].text)
+    first = 0
     counts = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in bins.items()}
     for batch in tables.read(path, tuple(bins), text=texts, progress=progress):
         for name, of in bins.items():
-            counts[name] += count_values(of, batch[name])[0]
+            values = batch[name]
+            if seen[name].chosen:
+                values = values[~in_first_half(first, len(values))]
+            counts[name] += count_values(of, values)[0]
+        first += len(batch[next(iter(bins))])
     return counts
+
+
+def _tracked(rows: Counter[str], more: Counter[str]) -> Counter[str]:
+    """Rows by category, together. Ten rows make a bin: what is still rare after so many others is forgotten."""
+    rows.update(more)
+    return rows if len(rows) <= _TRACKED_CATEGORIES else Counter(dict(rows.most_common(_TRACKED_CATEGORIES // 2)))

@@ -3,6 +3,7 @@
 A column is an array (rows,): float64 with NaN for missing, or objects that are str with None for missing.
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -27,14 +28,50 @@ def count_columns(feature: Feature, values: Column) -> tuple[IntArray, int]:
 
 
 def learn_feature(name: str, role: Role, values: Column) -> Feature | None:
-    """A feature with bins and counts from a reference's column, categorical if it holds text; None without a value."""
+    """A feature with bins and counts from a reference's column, categorical if it holds text.
+
+    None without a value, and for text without a category that ten rows share. Where it is a near thing which categories
+    are named, half of the rows decide, and the others are counted: categories chosen for being frequent in the very
+    rows that are counted would seem more frequent than they are, and the next rows would look like drift.
+    """
     bins: Bins | None
     if values.dtype == object:
-        rows = Counter(value for value in values.tolist() if value is not None)
-        bins = category_bins(rows) if rows else None
+        half = in_first_half(0, len(values))
+        bins, chosen = choose_categories(categories_of(values), categories_of(values[half]))
+        values = values[~half] if chosen else values
     else:
         bins = numeric_bins(values)
     return None if bins is None else feature_of(name, role, bins, count_values(bins, values)[0])
+
+
+def categories_of(values: Column) -> Counter[str]:
+    """Rows by category of a column of texts."""
+    return Counter(text for text in values.tolist() if text is not None)
+
+
+def in_first_half(first: int, rows: int) -> NDArray[np.bool_]:
+    """A fixed choice (rows,) of about half of the rows from number `first` on, without a period that rows could share.
+
+    Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the top bit of the number times 2³²/φ.
+    """
+    numbers = np.arange(first, first + rows, dtype=np.uint64)
+    half: NDArray[np.bool_] = (numbers * np.uint64(2_654_435_769) & np.uint64(0x8000_0000)) == 0
+    return half
+
+
+def choose_categories(rows: Counter[str], half: Counter[str]) -> tuple[CategoryBins | None, bool]:
+    """Bins for a reference's categories from all rows, or from `half` of them where the choice is a near thing.
+
+    It is not where the least frequent named category is four standard deviations above the most frequent other one.
+    The flag says that half was used, so that only the other half may be counted.
+    """
+    bins = category_bins(rows)
+    if bins is not None:
+        named = frozenset(bins.categories)
+        others = max((count for name, count in rows.items() if name not in named), default=0)
+        if min(rows[name] for name in named) > others + 4 * math.sqrt(others):
+            return bins, False
+    return category_bins(half), True
 
 
 def count_values(bins: Bins, values: Column) -> tuple[IntArray, int]:

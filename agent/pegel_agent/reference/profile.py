@@ -21,6 +21,9 @@ FORMAT: Final = "pegel-profile/1"
 
 Role = Literal["input", "prediction"]
 
+_MOST_ROWS = 2**53
+_YEAR_10000 = 253_402_300_800
+
 
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One feature: its bins and the reference's rows in each.
@@ -59,6 +62,12 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"feature {self.name!r}: counts must not be negative, nor all zero")
 
 
+class _Header(msgspec.Struct):
+    """What any version of a profile says of itself."""
+
+    format: str = FORMAT
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A model's reference. `created` is a Unix time, `rows` the number of reference rows."""
 
@@ -80,6 +89,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
             raise ValueError("a profile needs a feature")
         if len(set(names)) < len(names):
             raise ValueError("two features have the same name")
+        if not 1 <= self.rows <= _MOST_ROWS:
+            raise ValueError(f"rows must be 1 or more, and not {self.rows}")
+        if not 0 <= self.created < _YEAR_10000:
+            raise ValueError(f"created must be a Unix time, and not {self.created:g}")
 
 
 def load(path: str | Path) -> Profile:
@@ -89,9 +102,16 @@ def load(path: str | Path) -> Profile:
     except OSError as error:
         raise UserError(f"cannot read the profile {path}: {error.strerror}") from error
     try:
-        return msgspec.json.decode(data, type=Profile)
+        header = msgspec.json.decode(data, type=_Header)
+        if header.format != FORMAT:
+            raise ValueError(f"unknown format {header.format!r}")
+        profile = msgspec.json.decode(data, type=Profile)
+        for feature in profile.features:
+            if sum(feature.counts) > profile.rows:
+                raise ValueError(f"feature {feature.name!r} counts {sum(feature.counts)} rows of {profile.rows}")
     except (msgspec.DecodeError, ValueError) as error:
         raise UserError(f"{path} is not a {FORMAT} profile: {error}") from error
+    return profile
 
 
 def save(profile: Profile, path: str | Path) -> None:

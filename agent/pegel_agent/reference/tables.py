@@ -1,6 +1,7 @@
 """Columns from CSV and Parquet files, a batch at a time, so that a file may be larger than memory."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -20,8 +21,11 @@ Progress = Callable[[float], None]
 
 _BATCH_ROWS = 65_536
 _BLOCK_BYTES = 4 << 20
-_MISSING = pa.array(["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "None", "NULL", "Null", "null"])
+_MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "None", "NULL", "Null", "null")
 """How files spell a missing number. In a column of text only the empty field is missing: NA is also Namibia."""
+_MISSING = pa.array(_MISSING_WORDS)
+_DELIMITERS = ",;\t"
+_HEADER_BYTES = 1 << 20
 
 
 def column_names(path: Path) -> tuple[str, ...]:
@@ -30,7 +34,10 @@ def column_names(path: Path) -> tuple[str, ...]:
     Raises UserError for a file that can't be read, has another ending than .csv or .parquet, or a name twice.
     """
     with _errors(path):
-        names = _open_csv(path).schema.names if _is_csv(path) else pyarrow.parquet.read_schema(path).names
+        if _is_csv(path):
+            names = _open_csv(path, delimiter=_delimiter(path)).schema.names
+        else:
+            names = pyarrow.parquet.read_schema(path).names
     for name in names:
         if name and names.count(name) > 1:
             raise UserError(f"{path}: two columns are named {name!r}")
@@ -47,14 +54,37 @@ def read(
     """Batches of the columns, by name; those in `text` are read as text whatever they look like.
 
     Numbers become float64 with NaN for missing; text, truth values and dates become str with None for missing. A CSV
-    column has numbers in a batch if all of its fields do, so a column may change from one batch to the next. Raises
-    UserError for a file that can't be read or a nested column.
+    column has numbers in a batch if all of its fields do, so a column may change from one batch to the next. The
+    header tells what separates a CSV file's fields: commas, semicolons or tabs; with semicolons, numbers may have a
+    decimal comma. Raises UserError for a file that can't be read or a nested column.
     """
     with _errors(path):
-        for batch, share in (_csv_batches if _is_csv(path) else _parquet_batches)(path, columns):
-            yield {name: _column(path, name, batch.column(name), name in text) for name in columns}
+        delimiter = _delimiter(path) if _is_csv(path) else ""
+        batches = _csv_batches(path, columns, delimiter) if delimiter else _parquet_batches(path, columns)
+        for batch, share in batches:
+            yield {
+                name: _column(path, name, batch.column(name), as_text=name in text, delimiter=delimiter)
+                for name in columns
+            }
             if progress:
                 progress(share)
+
+
+def first_text(values: Column) -> int:
+    """The position of the first value (rows,) that is neither a number nor missing; 0 where there is none."""
+    texts = ["" if value is None else str(value).strip() for value in values.tolist()]
+    no_numbers = [at for at, text in enumerate(texts) if text not in _MISSING_WORDS and not _is_number(text)]
+    # Where decimal commas are numbers they don't stand out; where they aren't, they are found if nothing else is.
+    without_commas = (at for at in no_numbers if not _is_number(texts[at].replace(",", ".", 1)))
+    return next(without_commas, no_numbers[0] if no_numbers else 0)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_csv(path: Path) -> bool:
@@ -64,7 +94,17 @@ def _is_csv(path: Path) -> bool:
     return ending == ".csv"
 
 
-def _open_csv(source: Any, columns: Sequence[str] | None = None) -> Any:
+def _delimiter(path: Path) -> str:
+    """What separates a CSV file's fields: of comma, semicolon and tab the most frequent in its first line."""
+    with path.open("rb") as file:
+        header = file.readline(_HEADER_BYTES)
+    if header.startswith(b"PAR1"):
+        raise UserError(f"{path} is a Parquet file; give it a name that ends in .parquet")
+    unquoted = re.sub(r'"[^"]*("|$)', "", header.decode("utf-8", "replace"))
+    return max(_DELIMITERS, key=unquoted.count)
+
+
+def _open_csv(source: Any, columns: Sequence[str] | None = None, *, delimiter: str) -> Any:
     convert = pyarrow.csv.ConvertOptions(
         # A type guessed from the first block would fail where a later block has a point or a letter.
         column_types=dict.fromkeys(columns or (), pa.string()),
@@ -72,7 +112,7 @@ def _open_csv(source: Any, columns: Sequence[str] | None = None) -> Any:
         null_values=[""],
         strings_can_be_null=True,
     )
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     # Only a single thread counts the rows that an error names.
     return pyarrow.csv.open_csv(
         source,
@@ -82,10 +122,10 @@ def _open_csv(source: Any, columns: Sequence[str] | None = None) -> Any:
     )
 
 
-def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, float]]:
+def _csv_batches(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[tuple[Any, float]]:
     size = path.stat().st_size
     with path.open("rb") as file:
-        for batch in _open_csv(file, columns):
+        for batch in _open_csv(file, columns, delimiter=delimiter):
             yield batch, file.tell() / size
 
 
@@ -97,7 +137,8 @@ def _parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, 
             yield batch, seen / file.metadata.num_rows
 
 
-def _column(path: Path, name: str, array: Any, as_text: bool) -> Column:
+def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str) -> Column:
+    """One column of a batch; `delimiter` is a CSV file's, empty for Parquet."""
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
@@ -106,10 +147,10 @@ def _column(path: Path, name: str, array: Any, as_text: bool) -> Column:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         numbers = _numbers(array)
         return as_texts(numbers) if as_text else numbers
-    if not _is_csv(path):
+    if not delimiter:
         texts: Column = array.cast(pa.string()).to_numpy(zero_copy_only=False)
         return texts
-    return _texts(array) if as_text else _numbers_or_texts(array)
+    return _texts(array) if as_text else _numbers_or_texts(array, decimal_comma=delimiter == ";")
 
 
 def _numbers(array: Any) -> Column:
@@ -117,10 +158,13 @@ def _numbers(array: Any) -> Column:
     return values
 
 
-def _numbers_or_texts(array: Any) -> Column:
+def _numbers_or_texts(array: Any, *, decimal_comma: bool) -> Column:
     trimmed = pc.utf8_trim_whitespace(array)
+    present = pc.if_else(pc.is_in(trimmed, _MISSING), pa.scalar(None, pa.string()), trimmed)
+    if decimal_comma:
+        present = pc.replace_substring(present, ",", ".", max_replacements=1)
     try:
-        return _numbers(pc.if_else(pc.is_in(trimmed, _MISSING), pa.scalar(None, pa.string()), trimmed))
+        return _numbers(present)
     except pa.ArrowInvalid:
         return _texts(array)
 
@@ -144,6 +188,11 @@ def _errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except pa.ArrowException as error:
+        if "invalid UTF8" in str(error):
+            file = shlex.quote(str(path))
+            raise UserError(
+                f"{path} is not UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 {file} > utf-8.csv"
+            ) from error
         # The parser quotes the row; a log is no place for what a row says.
         reason = re.sub(r"(Expected \d+ columns, got \d+).*", r"\1 fields", str(error), flags=re.DOTALL)
         raise UserError(f"cannot read {path}: {reason}") from error

@@ -64,6 +64,9 @@ class Analyser:
         """Take in one exchange that ended at this Unix time."""
         try:
             exchange = read_exchange(request, response, max_body_bytes=MAX_BODY_BYTES)
+            if not 200 <= exchange.status < 300:  # what a model refuses is not its data, but it is understood
+                self.analysed += 1
+                return
             for body in (exchange.request, exchange.response):
                 if len(body) > MAX_LISTS and body.count(b"[") + body.count(b"{") > MAX_LISTS:
                     raise Undecodable("too many lists")
@@ -103,9 +106,12 @@ class Analyser:
             return Response(200, page, OPENMETRICS if openmetrics else TEXT)
         if request.path == "/v1/feedback":
             try:
-                answer = self._labels.take(feedback.items_of(request.body), now)
+                items = feedback.items_of(request.body)
             except UserError as error:
                 return text(str(error), 400)
+            answer = self._labels.take(items, now)
+            if answer.reason is not None and answer.rejected == len(items):
+                return text(answer.reason, 400)
             return Response(202, msgspec.json.encode(answer), "application/json")
         tap = msgspec.json.decode(request.headers[frames.TAP_STATE_HEADER], type=frames.TapState)
         state = self._monitor.state(now=now, tap=tap, accuracy=self._labels.state())
@@ -269,6 +275,23 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) 
         loop.default_exception_handler(context)
 
 
+def _monitor(settings: AnalyserSettings, now: float) -> Monitor:
+    """Raises UserError for a profile that cannot be read or watched."""
+    profile = profiles.load(settings.profile) if settings.profile else None
+    told = MonitorSettings(
+        settings.model_name, settings.model_version, Window(settings.window_seconds, settings.window_rows),
+        settings.budget_windows, settings.tolerance,
+    )  # fmt: skip
+    try:
+        return Monitor(told, profile, now)
+    except (ArithmeticError, LookupError, ValueError) as error:
+        if profile is None:
+            raise
+        raise UserError(
+            f"{settings.profile} cannot be watched; build it anew with pegel profile build ({error})"
+        ) from error
+
+
 def main() -> None:
     """Run with the settings in the first argument until standard input ends."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -276,18 +299,10 @@ def main() -> None:
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the forwarder's: it drains, then ends this
     try:
-        profile = profiles.load(settings.profile) if settings.profile else None
+        monitor = _monitor(settings, time.time())
     except UserError as error:
         print(f"pegel: {error}", file=sys.stderr)
         sys.exit(2)
-    now = time.time()
-    monitor = Monitor(
-        MonitorSettings(
-            settings.model_name, settings.model_version, Window(settings.window_seconds, settings.window_rows),
-            settings.budget_windows, settings.tolerance,
-        ),
-        profile, now,
-    )  # fmt: skip
     model = (settings.model_name, settings.model_version)
     analyser = Analyser(monitor, feedback.Labels(*model), model)
     gc.freeze()

@@ -37,6 +37,8 @@ _Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 class Item(msgspec.Struct, frozen=True):
     """One label. With `prediction` nothing is joined; else `id` and `row` name the prediction.
 
+    A label without `row` is that of row 0, also where the request had several rows.
+
     `ts` is the label's Unix time, by default when it came.
     """
 
@@ -50,15 +52,35 @@ class Item(msgspec.Struct, frozen=True):
     ts: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What became of the items of one call."""
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of the items of one call.
+
+    Each is in one of the numbers: `accepted` are joined to their predictions; `waiting` have an id that was not seen
+    yet and count as unmatched later if it never is. `reason` says of the first rejected one what is wrong.
+    """
 
     accepted: int
+    waiting: int
     duplicate: int
     unmatched: int
     rejected: int
+    reason: str | None = None
 
 
+class _Rejected(Exception):
+    """The item is no label of this model; the message says why and holds no value of it."""
+
+
+_EXPECTED = {
+    "label": f"a text of up to {MAX_CHARACTERS} characters, a number, true or false",
+    "prediction": f"a text of up to {MAX_CHARACTERS} characters, a number, true or false",
+    "id": f"a text of up to {MAX_CHARACTERS} characters or a whole number",
+    "row": "a whole number",
+    "model_name": "a text",
+    "model_version": "a text",
+    "score": "a number",
+    "ts": "a Unix time in seconds",
+}
 _Key = tuple[str | None, int]
 
 
@@ -108,10 +130,19 @@ class Labels:
 
     def take(self, items: list[object], now: float) -> Answer:
         """Judge the items of one call; each is an Item or not, which only rejects it."""
-        found = {"matched": 0, "early": 0, **dict.fromkeys(self.outcomes, 0)}
-        for raw in items:
-            found[self._take(raw, now)] += 1
-        return Answer(found["matched"] + found["early"], found["duplicate"], found["unmatched"], found["rejected"])
+        found = {"early": 0, **dict.fromkeys(self.outcomes, 0)}
+        reason = None
+        for place, raw in enumerate(items):
+            try:
+                outcome = self._judge(raw, now)
+            except _Rejected as why:
+                outcome, reason = "rejected", reason or f"item {place}: {why}"
+            found[outcome] += 1
+            if outcome != "early":  # counted when its prediction comes, or when it is given up
+                self.outcomes[outcome] += 1
+        return Answer(
+            found["matched"], found["early"], found["duplicate"], found["unmatched"], found["rejected"], reason
+        )
 
     def tick(self, now: float) -> None:
         """Give up on labels that waited too long for their prediction, and note how accuracy stands."""
@@ -136,23 +167,14 @@ class Labels:
         lower, upper = wilson(right, labels)
         return AccuracyState("ok", labels, right / labels, lower, upper, tuple(self._history))
 
-    def _take(self, raw: object, now: float) -> Outcome:
-        outcome = self._judge(raw, now)
-        if outcome != "early":  # counted when its prediction comes, or when it is given up
-            self.outcomes[outcome] += 1
-        return outcome
-
     def _judge(self, raw: object, now: float) -> Outcome:
-        try:
-            item = msgspec.convert(raw, Item)
-        except msgspec.ValidationError:
-            return "rejected"
+        item = _item(raw)
         if (item.model_name or self._model[0], item.model_version or self._model[1]) != self._model:
-            return "rejected"
+            raise _Rejected("model_name or model_version is another one's")
         if item.id is not None:
             return self._judge_row((str(item.id), item.row), item, now)
         if item.prediction is None:
-            return "rejected"
+            raise _Rejected("neither id nor prediction")
         self._nameless += 1
         self._count((None, self._nameless), item, item.prediction, now)
         return "matched"
@@ -219,6 +241,20 @@ def items_of(body: bytes) -> list[object]:
     if len(items) > MAX_ITEMS:
         raise too_many
     return items
+
+
+def _item(raw: object) -> Item:
+    """Raises _Rejected."""
+    if not isinstance(raw, dict):
+        raise _Rejected("not a JSON object")
+    if raw.get("label") is None:
+        raise _Rejected("no label")
+    try:
+        return msgspec.convert(raw, Item)
+    except msgspec.ValidationError as error:
+        # The place is a field's name of ours: `… - at `$.row``.
+        field = str(error).rpartition("$.")[2].rstrip("`")
+        raise _Rejected(f"{field} must be {_EXPECTED[field]}" if field in _EXPECTED else "no label's form") from None
 
 
 def _when(item: Item, came: float) -> float:

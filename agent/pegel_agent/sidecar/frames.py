@@ -26,7 +26,10 @@ TAP_STATE_HEADER = "pegel-tap"
 
 
 class TapState(msgspec.Struct, frozen=True):
-    """The forwarder's exact counts. Durations are in seconds; None without requests."""
+    """The forwarder's exact counts. Durations are in seconds; None without requests.
+
+    `refused` counts connections for which the model at `upstream` could not be reached; they are errors too.
+    """
 
     requests: int = 0
     requests_per_second: float = 0.0
@@ -40,3 +43,6 @@ class TapState(msgspec.Struct, frozen=True):
     p50_seconds: float | None = None
     p95_seconds: float | None = None
     p99_seconds: float | None = None
+    refused: int = 0
+    refused_last_minute: int = 0
+    upstream: str = ""

@@ -77,6 +77,15 @@ def test_a_pipeline_builds_shows_and_checks(tmp_path: Path, data: Path) -> None:
         (("check", "--profile", "nowhere.json", "train.csv"), "cannot read the profile nowhere.json"),
         (("check", "--profile", "profile.json", "other.csv"), "other.csv has no column 'age'"),
         (("check", "--profile", "profile.json", "train.csv", "--alpha", "2"), "2.0 is not in the range"),
+        (
+            ("check", "--profile", "profile.json", "train.csv", "--alpha", "nan"),
+            "'--alpha': nan is not a finite number",
+        ),
+        (("check", "--profile", "profile.json", "train.csv", "--min-psi", "nan"), "'--min-psi': nan is not a finite"),
+        (("check", "--profile", "profile.json", "train.csv", "--min-psi", "inf"), "'--min-psi': inf is not a finite"),
+        (("check", "--profile", "profile.json", "train.csv", "--alpha", "low"), "'low' is not a number"),
+        (("profile", "build", "train.csv", "-o", "."), "'.' is a folder; a file is needed"),
+        (("rules", "-o", "train.csv"), "'train.csv' is a file; a folder is needed"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_and_writes_nothing(
@@ -120,19 +129,35 @@ def test_show_as_json_has_every_bin(profile: Path) -> None:
     assert 0.08 < shown["smallest_shift"] < 0.12
 
 
-def test_a_column_that_shows_nothing_is_pointed_out(tmp_path: Path) -> None:
+def test_a_column_that_is_left_out_is_pointed_out(tmp_path: Path) -> None:
     data = tmp_path / "ids.csv"
     data.write_text("id,x\n" + "".join(f"u{i},{i % 7}\n" for i in range(100)), encoding="utf-8")
     done = invoke("profile", "build", data, "-o", tmp_path / "profile.json")
-    assert "id: no value that ten rows share" in done.output
+    assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith("note: id is left out: ")
+    assert "of 1 features" in done.stdout
 
 
-def test_options_may_come_from_a_file(tmp_path: Path, data: Path) -> None:
-    settings = tmp_path / "pegel.yaml"
-    settings.write_text("label: [price]\nignore: [city]\n", encoding="utf-8")
-    path = tmp_path / "profile.json"
-    assert invoke("profile", "build", data, "-o", path, "--config", settings).exit_code == 0
-    assert [feature["name"] for feature in json.loads(path.read_text())["features"]] == ["age"]
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_a_reference_too_small_to_tell_gets_a_warning(tmp_path: Path, rows: int) -> None:
+    data = csv(tmp_path / "few.csv", rows=rows, seed=1)
+    done = invoke("profile", "build", data, "-o", tmp_path / "profile.json", "--ignore", "city")
+    assert done.exit_code == 0
+    assert f"warning: profile.json: with only {rows} row" in done.stderr
+
+
+@pytest.mark.parametrize(("rows", "few"), [(1, True), (5, True), (100, True), (500, False)])
+def test_a_batch_too_small_to_tell_gets_a_warning(tmp_path: Path, profile: Path, rows: int, few: bool) -> None:
+    batch = csv(tmp_path / "batch.csv", rows=rows, seed=2)
+    done = invoke("check", "--profile", profile, batch, "--output", "json")
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning: batch.csv: with only {rows} row") == few
+    assert json.loads(done.stdout)["rows"] == rows
+
+
+def test_a_limit_that_the_user_set_is_no_reason_for_a_warning(tmp_path: Path, profile: Path) -> None:
+    batch = csv(tmp_path / "batch.csv", rows=500, seed=2)
+    assert invoke("check", "--profile", profile, batch, "--min-psi", "1").stderr == ""
 
 
 @pytest.mark.parametrize("command", [("profile",), ("profile", "build"), ("profile", "show"), ("check",)])

@@ -34,7 +34,8 @@ def test_every_number_falls_into_exactly_one_bin(reference: list[float], values:
 
 @given(words, words, st.integers(0, 60))
 def test_counts_of_any_split_add_up(reference: list[str | None], values: list[str | None], cut: int) -> None:
-    bins = category_bins(Counter(value for value in reference if value is not None))
+    bins = category_bins(Counter([*(value for value in reference if value is not None), *["a"] * 10]))
+    assert bins is not None
     whole = np.array(values, dtype=object)
     assert (bins.counts(whole[:cut]) + bins.counts(whole[cut:]) == bins.counts(whole)).all()
 
@@ -55,18 +56,26 @@ def test_the_outer_edges_are_the_tenth_smallest_and_largest_value() -> None:
 
 def test_a_category_needs_ten_rows_for_a_bin() -> None:
     bins = category_bins(Counter({"a": 10, "b": 9}))
+    assert bins is not None
     assert bins.categories == ("a",)
     assert bins.counts(np.array(["a", "b", "z", None], dtype=object)).tolist() == [1, 2, 1]
     assert bins.slots == (Slot.CATEGORY, Slot.OTHER, Slot.MISSING)
 
 
+def test_categories_that_no_ten_rows_share_have_no_bins() -> None:
+    assert category_bins(Counter({"a": 9, "b": 9})) is None
+    assert category_bins(Counter()) is None
+
+
 def test_the_most_frequent_categories_have_the_bins() -> None:
     bins = category_bins(Counter({f"c{rows:03}": rows for rows in range(10, 110)}))
+    assert bins is not None
     assert bins.categories == tuple(f"c{rows:03}" for rows in range(46, 110))
 
 
 def test_a_category_that_is_called_as_another_bin_keeps_a_name_of_its_own() -> None:
     bins = category_bins(Counter(dict.fromkeys(["other", "missing", "", '"other"', "Ulm"], 10)))
+    assert bins is not None
     assert bins.names == ('""', '""other""', "Ulm", '"missing"', '"other"', "other", "missing")
     assert bins.counts(np.array(["other", "new", None], dtype=object)).tolist() == [0, 0, 0, 0, 1, 1, 1]
 

@@ -90,6 +90,18 @@ def test_more_categories_than_memory_holds_leave_the_frequent_ones(
     assert (feature.categories, feature.counts) == (("guest",), (20_000, 180_000, 0))
 
 
+def test_a_column_of_text_that_no_ten_rows_share_gets_no_feature(tmp_path: Path) -> None:
+    rows = "".join(f'u{i},{i % 7},"{i},5"\n' for i in range(100))
+    assert [feature.name for feature in built(written(tmp_path, f"id,x,price\n{rows}")).features] == ["x"]
+
+
+def test_a_german_csv_gives_the_profile_of_its_english_twin(tmp_path: Path) -> None:
+    values = np.random.default_rng(3).normal(50, 5, 500).round(3).tolist()
+    english = built(written(tmp_path, "x,n\n" + "".join(f"{value},{value // 1:.0f}\n" for value in values)))
+    german = written(tmp_path, "x;n\n" + "".join(f"{value};{value // 1:.0f}\n" for value in values).replace(".", ","))
+    assert built(german).features == english.features
+
+
 def test_no_rare_value_is_named_in_a_profile(tmp_path: Path) -> None:
     path = written(tmp_path, "who,n\n" + "guest,1\n" * 30 + "Erika Mustermann,271828\n" * 9)
     profile = built(path)
@@ -103,7 +115,8 @@ def test_no_rare_value_is_named_in_a_profile(tmp_path: Path) -> None:
     [
         ("a,b\n", {}, "has no rows"),
         ("a\n\n\n", {}, "has no rows"),
-        ("a,b\n,\n,\n", {}, "no column with a value"),
+        ("a,b\n,\n,\n", {}, "no column to profile"),
+        ("id\n" + "".join(f"u{i}\n" for i in range(50)), {}, "no column to profile"),
         ("a,b\n1,2\n", {"labels": {"c"}}, "has no column 'c'; it has a, b"),
         ("a\n1\n", {"ignored": {"a"}}, "no column left"),
         ("a,b\n1,2\n", {"labels": {"a"}, "predictions": {"a"}}, "'a' can't be left out and be a prediction"),

@@ -40,6 +40,39 @@ def test_a_column_may_begin_with_whole_numbers_and_go_on_with_fractions(tmp_path
     assert whole(path)["a"][-2:] == [1.0, 1.5]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_header_tells_what_separates_the_fields(tmp_path: Path, delimiter: str) -> None:
+    path = written(
+        tmp_path,
+        '\ufeff"a;b,c; d,\te";x;y\nUlm;1.5;2\n'.replace(";x;y", f"{delimiter}x{delimiter}y").replace(
+            "Ulm;1.5;2", delimiter.join(("Ulm", "1.5", "2"))
+        ),
+    )
+    assert whole(path) == {"a;b,c; d,\te": ["Ulm"], "x": [1.5], "y": [2.0]}
+
+
+def test_a_decimal_comma_is_one_where_semicolons_separate(tmp_path: Path) -> None:
+    path = written(tmp_path, 'price;size;tags;grouped;mixed\n1,5;2.5;a,b;1.234,5;"-,5e1"\n;3;c;2;NA\n')
+    found = whole(path)
+    assert found["price"] == pytest.approx([1.5, np.nan], nan_ok=True)
+    assert found["size"] == [2.5, 3.0]
+    assert found["tags"] == ["a,b", "c"]
+    assert found["grouped"] == ["1.234,5", "2"]
+    assert found["mixed"] == pytest.approx([-5.0, np.nan], nan_ok=True)
+
+
+def test_a_decimal_comma_is_text_where_commas_separate(tmp_path: Path) -> None:
+    assert whole(written(tmp_path, 'a,b\n"1,5",2\n'))["a"] == ["1,5"]
+
+
+@pytest.mark.parametrize(
+    ("values", "position"),
+    [(["1", "NA", None, "old"], 3), (["1,5", "old"], 1), (["1", "1,5", " 2 "], 1), (["1", None], 0)],
+)
+def test_the_first_text_among_numbers_is_found(values: list[str | None], position: int) -> None:
+    assert tables.first_text(np.array(values, dtype=object)) == position
+
+
 def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
     assert tables.column_names(written(tmp_path, ",a\n0,1\n")) == ("a",)
 
@@ -93,7 +126,9 @@ def test_a_nested_column_is_refused_by_name(tmp_path: Path) -> None:
     [
         ("data.csv", "", "Empty CSV"),
         ("data.csv", "a,b\n1,secret\n2,secret,3\n", "Row #3: Expected 2 columns, got 3 fields"),
-        ("data.csv", b"a\n\xff\xfe\n", "UTF8"),
+        ("data.csv", b"a\n\xff\xfe\n", "is not UTF-8; if it is Latin-1: iconv"),
+        ("data.csv", b"PAR1\x15\x04\x15", "is a Parquet file"),
+        ("data.csv", "a;b\n1;secret\n2;secret;3\n", "Row #3: Expected 2 columns, got 3 fields"),
         ("data.csv", "a,a\n1,2\n", "two columns are named 'a'"),
         ("data.txt", "a\n1\n", "ends in .csv or .parquet"),
         ("data.parquet", "a\n1\n", "cannot read"),

@@ -15,8 +15,9 @@ import pytest
 from analyser_samples import FEATURES, MODEL, analyser, exchange, frame, profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pegel_agent.reference import profile as profiles
 from pegel_agent.sidecar import frames
-from pegel_agent.sidecar.analyser import MAX_BODY_BYTES, OUT_OF_MEMORY, Analyser, _Frames, predictions_of
+from pegel_agent.sidecar.analyser import MAX_BODY_BYTES, OUT_OF_MEMORY, Analyser, _Frames, _monitor, predictions_of
 from pegel_agent.sidecar.feedback import Labels
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.monitor.state import ModelState
@@ -24,7 +25,9 @@ from pegel_agent.sidecar.paths import TFSERVING
 from pegel_agent.sidecar.protocols import Block, Inference
 from pegel_agent.sidecar.settings import AnalyserSettings
 from pegel_agent.statistics.budget import Window
+from pegel_agent.statistics.detector import Detector
 from pegel_exporters.catalogue import CATALOGUE, INFERENCE_ROWS
+from pegel_exporters.errors import UserError
 
 SMALL = profile(features=3)
 
@@ -78,6 +81,19 @@ def test_a_body_that_would_be_many_times_larger_in_memory_is_undecodable() -> No
     assert (of.analysed, of.undecodable) == (0, 3)
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "503 Service Unavailable", "302 Found"])
+def test_an_exchange_that_the_model_refused_is_analysed_has_no_rows_and_is_not_worth_a_line(
+    status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    of = small()
+    request, response = exchange([[0.1, 0.2, 0.3]], [1])
+    of.exchange(TFSERVING, request, response.replace(b"200 OK", status.encode()), 0.0)
+    of.exchange(TFSERVING, b"POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: 3\r\n\r\nno!",
+                f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode(), 0.0)  # fmt: skip
+    assert (of.analysed, of.undecodable, rows_of(of)) == (2, 0, 0.0)
+    assert caplog.text == ""
+
+
 def test_a_mistake_on_one_exchange_is_logged_without_its_words_and_costs_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -118,7 +134,8 @@ def test_a_request_with_an_id_waits_for_the_labels_of_its_rows() -> None:
     of.exchange(TFSERVING, *exchange([[1, 2, 3], [4, 5, 6]], [1, None], request_id="a"), 50.0)
     of.exchange(TFSERVING, *exchange([[1, 2, 3]], [1]), 50.0)
     items = [{"id": "a", "row": row, "label": 1} for row in range(2)]
-    assert of._labels.take(list(items), 60.0).accepted == 2
+    answer = of._labels.take(list(items), 60.0)
+    assert (answer.accepted, answer.waiting) == (1, 1)
     assert of._labels.outcomes["matched"] == 1
     assert of._labels.delay_sum == 10.0
 
@@ -127,6 +144,22 @@ def test_every_family_is_in_the_catalogue_with_all_its_labels() -> None:
     for family in small().families():
         assert family.metric in CATALOGUE
         assert all(len(labels) == len(family.metric.labels) for labels in family.samples)
+
+
+def test_a_profile_that_cannot_be_watched_is_refused_by_the_name_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "absurd.json"
+    profiles.save(SMALL, path)
+    told = AnalyserSettings(*MODEL, str(path), None, 500, 8640.0, str(tmp_path))
+    assert _monitor(told, 0.0).state(now=0.0, tap=frames.TapState(), accuracy=Labels(*MODEL).state()).features
+
+    def fails(*_: object) -> None:
+        raise IndexError("nothing to bet on")
+
+    monkeypatch.setattr(Detector, "__init__", fails)
+    with pytest.raises(UserError, match=r"absurd\.json cannot be watched.*nothing to bet on"):
+        _monitor(told, 0.0)
 
 
 class TestTheProcess:
@@ -156,11 +189,18 @@ class TestTheProcess:
             answer = running.http.post("/v1/feedback", content=json.dumps(items))
             assert (answer.status_code, answer.json()) == (
                 202,
-                {"accepted": 120, "duplicate": 0, "unmatched": 0, "rejected": 0},
+                {"accepted": 120, "waiting": 0, "duplicate": 0, "unmatched": 0, "rejected": 0},
             )
             refused = running.http.post("/v1/feedback", content=b"[" * 9_000)
             assert refused.status_code == 400
             assert refused.text.count("\n") == 1
+            mixed = running.http.post("/v1/feedback", content=b'[{"id": "later", "label": 1}, {"id": "x"}]')
+            assert mixed.status_code == 202
+            assert mixed.json()["waiting"] == mixed.json()["rejected"] == 1
+            assert mixed.json()["reason"] == "item 1: no label"
+            useless = running.http.post("/v1/feedback", content=b'[{"id": "x"}, {}]')
+            assert (useless.status_code, useless.text) == (400, "item 0: no label\n")
+            assert running.http.post("/v1/feedback", content=b"[]").status_code == 202
 
             state = msgspec.json.decode(running.get("/api/status").content, type=ModelState)
             assert (state.rows, state.windows, state.tap.requests) == (600, 1, 7)
@@ -244,7 +284,8 @@ class TestTheProcess:
                 running.exchanges.sendall(frame(bytes(64 << 20), b""))
             assert running.process.wait(60) == OUT_OF_MEMORY
             assert running.process.stderr is not None
-            assert running.process.stderr.read() == "pegel: the analyser met its memory limit and ends\n"
+            *_, last = running.process.stderr.read().splitlines()
+            assert last == "pegel: the analyser met its memory limit and ends"
 
 
 def _samples(page: str) -> list[str]:

@@ -4,17 +4,23 @@ import json
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pegel_agent.sidecar import feedback
 from pegel_agent.sidecar.feedback import EARLY_SECONDS, JUDGED_LABELS, MIN_LABELS, Answer, Labels, agree, items_of
 from pegel_exporters.errors import UserError
 from scipy import stats
 
-MATCHED, EARLY = Answer(1, 0, 0, 0), Answer(1, 0, 0, 0)
-DUPLICATE, UNMATCHED, REJECTED = Answer(0, 1, 0, 0), Answer(0, 0, 1, 0), Answer(0, 0, 0, 1)
+MATCHED, EARLY, DUPLICATE, UNMATCHED, REJECTED = (
+    Answer(*(int(place == one) for place in range(5))) for one in range(5)
+)
+
+
+VALUE = "must be a text of up to 256 characters, a number, true or false"
 
 
 def labels() -> Labels:
@@ -23,6 +29,11 @@ def labels() -> Labels:
 
 def post(to: Labels, *items: Any, now: float = 0.0) -> Answer:
     return to.take(items_of(json.dumps(items).encode()), now)
+
+
+def became(answer: Answer) -> Answer:
+    """An answer without its reason."""
+    return replace(answer, reason=None)
 
 
 def accuracy(of: Labels) -> float | None:
@@ -46,7 +57,7 @@ def test_each_row_of_a_request_has_a_label_of_its_own() -> None:
     for row, prediction in enumerate(("cat", "dog", "cat")):
         of.predicted("a", row, prediction, 0.0)
     items = [{"id": "a", "row": row, "label": "cat"} for row in range(3)]
-    assert post(of, *items) == Answer(3, 0, 0, 0)
+    assert post(of, *items) == Answer(3, 0, 0, 0, 0)
     assert accuracy(of) == pytest.approx(2 / 3)
 
 
@@ -112,7 +123,7 @@ def test_of_two_early_labels_the_last_ts_wins_and_the_first_one_s_wait_counts() 
 
 def test_a_label_with_its_prediction_is_joined_to_nothing() -> None:
     of = labels()
-    assert post(of, {"label": 1, "prediction": 1}, {"label": 1, "prediction": 0}) == Answer(2, 0, 0, 0)
+    assert post(of, {"label": 1, "prediction": 1}, {"label": 1, "prediction": 0}) == Answer(2, 0, 0, 0, 0)
     assert post(of, {"id": "other replica's", "label": "x", "prediction": "x"}) == MATCHED
     assert accuracy(of) == pytest.approx(2 / 3)
     assert post(of, {"id": "other replica's", "label": "x", "prediction": "x"}) == DUPLICATE
@@ -120,7 +131,44 @@ def test_a_label_with_its_prediction_is_joined_to_nothing() -> None:
 
 
 def test_a_label_without_id_and_prediction_is_rejected() -> None:
-    assert post(labels(), {"label": 1}) == REJECTED
+    answer = post(labels(), {"label": 1})
+    assert became(answer) == REJECTED
+    assert answer.reason == "item 0: neither id nor prediction"
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ({"id": "secret"}, "no label"), ({"id": "secret", "label": None}, "no label"), ("secret", "not a JSON object"),
+        ({"id": "secret", "label": ["secret"]}, f"label {VALUE}"),
+        ({"id": {"secret": 1}, "label": 1}, "id must be a text of up to 256 characters or a whole number"),
+        ({"id": "secret", "label": 1, "row": "secret"}, "row must be a whole number"),
+        ({"id": "secret", "label": 1, "ts": "secret"}, "ts must be a Unix time in seconds"),
+        ({"id": "secret", "label": 1, "prediction": {}},
+         f"prediction {VALUE}"),
+        ({"id": "secret", "label": 1, "score": "secret"}, "score must be a number"),
+        ({"id": "secret", "label": 1, "model_name": "secret"}, "model_name or model_version is another one's"),
+        ({"id": "secret", "label": "x" * 300}, f"label {VALUE}"),
+    ],
+)  # fmt: skip
+def test_why_an_item_is_rejected_is_said_without_a_value(item: Any, reason: str) -> None:
+    good = {"label": 1, "prediction": 1}
+    answer = post(labels(), good, item, {})
+    assert became(answer) == Answer(1, 0, 0, 0, 2)
+    assert answer.reason == f"item 1: {reason}"
+
+
+def test_without_a_rejected_item_the_answer_has_no_reason() -> None:
+    answer = json.loads(msgspec.json.encode(post(labels(), {"id": "a", "label": 1})))
+    assert answer == {"accepted": 0, "waiting": 1, "duplicate": 0, "unmatched": 0, "rejected": 0}
+
+
+def test_a_label_without_row_is_that_of_the_first_row() -> None:
+    of = labels()
+    of.predicted("a", 0, 1, 0.0)
+    of.predicted("a", 1, 0, 0.0)
+    assert post(of, {"id": "a", "label": 1}) == MATCHED
+    assert accuracy(of) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +185,7 @@ def test_a_label_without_id_and_prediction_is_rejected() -> None:
 def test_a_label_for_another_model_is_rejected(named: dict[str, Any], answer: Answer) -> None:
     of = labels()
     of.predicted("a", 0, 1, 0.0)
-    assert post(of, {"id": "a", "label": 1, **named}) == answer
+    assert became(post(of, {"id": "a", "label": 1, **named})) == answer
 
 
 @pytest.mark.parametrize(
@@ -152,7 +200,10 @@ def test_a_label_for_another_model_is_rejected(named: dict[str, Any], answer: An
 def test_an_item_that_is_none_is_rejected_and_the_others_count(item: Any) -> None:
     of = labels()
     of.predicted("a", 0, 1, 0.0)
-    assert post(of, item, {"id": "a", "label": 1}) == Answer(1, 0, 0, 1)
+    answer = post(of, item, {"id": "a", "label": 1})
+    assert became(answer) == Answer(1, 0, 0, 0, 1)
+    assert answer.reason is not None
+    assert answer.reason.startswith("item 0: ")
 
 
 def test_an_id_may_be_a_number_and_nothing_takes_the_place_of_a_label_without_id() -> None:
@@ -209,7 +260,7 @@ def test_nothing_that_is_posted_raises_anything_but_a_user_error(items: list[Any
     except UserError:
         return
     answer = of.take(found, 1.0)
-    assert answer.accepted + answer.duplicate + answer.unmatched + answer.rejected == len(items)
+    assert answer.accepted + answer.waiting + answer.duplicate + answer.unmatched + answer.rejected == len(items)
     of.predicted("b", 0, prediction, 2.0)
     of.tick(1e9)
     assert not of._early
@@ -238,14 +289,14 @@ def test_memory_is_bounded_whatever_comes() -> None:
     assert outcomes[-3:] == [UNMATCHED] * 3
     assert len(of._early) == feedback._MAX_EARLY
     for number in range(feedback._MAX_JUDGED + 100):
-        of._take({"label": 1, "prediction": number % 2}, 0.0)
+        of.take([{"label": 1, "prediction": number % 2}], 0.0)
     assert len(of._judged) == feedback._MAX_JUDGED
 
 
 def test_the_history_reaches_back_to_the_beginning_in_few_points() -> None:
     of = labels()
     for _ in range(MIN_LABELS):
-        of._take({"label": 1, "prediction": 1}, 0.0)
+        of.take([{"label": 1, "prediction": 1}], 0.0)
     for now in range(5_000):
         of.tick(float(now))
     history = of.state().history
@@ -260,7 +311,7 @@ def test_the_history_reaches_back_to_the_beginning_in_few_points() -> None:
 def test_accuracy_and_its_interval_are_wilson_s(right: int) -> None:
     of = labels()
     for number in np.random.default_rng(1).permutation(120).tolist():
-        of._take({"label": 1, "prediction": int(number < right)}, 0.0)
+        of.take([{"label": 1, "prediction": int(number < right)}], 0.0)
     state = of.state()
     interval = stats.binomtest(right, 120).proportion_ci(0.95, method="wilson")
     assert (state.state, state.labels) == ("ok", 120)
@@ -271,14 +322,14 @@ def test_accuracy_and_its_interval_are_wilson_s(right: int) -> None:
 def test_accuracy_is_that_of_the_latest_labels() -> None:
     of = labels()
     for number in range(JUDGED_LABELS + 100):
-        of._take({"label": 1, "prediction": int(number >= 100)}, 0.0)
+        of.take([{"label": 1, "prediction": int(number >= 100)}], 0.0)
     assert of.state().accuracy == 1.0
 
 
 def test_too_few_labels_are_no_accuracy() -> None:
     of = labels()
     for _ in range(MIN_LABELS - 1):
-        of._take({"label": 1, "prediction": 1}, 0.0)
+        of.take([{"label": 1, "prediction": 1}], 0.0)
         of.tick(0.0)
     state = of.state()
     assert (state.state, state.accuracy, state.lower, state.upper, state.history) == (

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pegel_agent.reference.columns import Column, feature_of, learn_feature
-from pegel_agent.reference.profile import FORMAT, Feature, Profile
+from pegel_agent.reference.profile import FORMAT, Feature, Profile, Role
 from pegel_agent.sidecar.monitor.columns import Layout, joined, roles
 from pegel_agent.sidecar.monitor.windows import count
 from pegel_agent.statistics.slots import IntArray
@@ -20,19 +20,20 @@ _TEXT_BYTES = 57
 class Learning:
     """Lays the bins after the first 2,000 rows and counts until there are 10,000 rows and 80 windows with rows.
 
-    Only the rows for the bins are kept, and only until then; rows that fill 8 MiB are enough for bins.
+    Only the rows for the bins are kept, and only until then; rows that fill 8 MiB are enough for bins. A column without
+    a value that some of these rows share is no feature; where that is every column, learning begins again.
     """
 
     def __init__(self, layout: Layout, *, min_rows: int = MIN_ROWS, min_windows: int = MIN_WINDOWS) -> None:
         self.layout = layout
         self.min_rows = min_rows
-        self._min_windows = min_windows
-        self._first: dict[str, list[Column]] = {name: [] for name, _ in roles(layout)}
+        self.min_windows = min_windows
+        self._first: dict[str, list[Column]] = {}
         self._counted: dict[str, tuple[Feature, IntArray]] | None = None
-        self._first_bytes = 0
         self._window_rows = 0
-        self._windows = 0
+        self._first_bytes = 0
         self.rows = 0
+        self.windows = 0
 
     def add(self, columns: dict[str, Column]) -> None:
         """Learn from columns (rows,) by feature."""
@@ -42,23 +43,26 @@ class Learning:
         if self._counted is None:
             for name, values in columns.items():
                 kept = _bounded(values)
-                self._first[name].append(kept)
+                self._first.setdefault(name, []).append(kept)
                 self._first_bytes += _bytes(kept)
             if self.rows >= min(BINS_AFTER_ROWS, self.min_rows) or self._first_bytes >= _MAX_FIRST_BYTES:
                 self._lay_bins()
             return
-        for name, (feature, counts) in self._counted.items():
-            if name in columns:
-                np.add(counts, count(feature, columns[name])[0], out=counts)
+        # All are counted before one is added: a column that cannot be counted must not leave the others with more rows.
+        found = {
+            name: count(feature, columns[name])[0] for name, (feature, _) in self._counted.items() if name in columns
+        }
+        for name, counts in found.items():
+            self._counted[name][1][:] += counts
 
     def close_window(self) -> None:
         """End a window; one without rows does not count."""
-        self._windows += self._window_rows > 0
+        self.windows += self._window_rows > 0
         self._window_rows = 0
 
     def profile(self, *, model_name: str, model_version: str, now: float) -> Profile | None:
-        """The learned reference once it is ready; None before, and while no feature has shown a value."""
-        if not self._counted or self.rows < self.min_rows or self._windows < self._min_windows:
+        """The learned reference, of the features that can be watched, once it is ready; None before."""
+        if not self._counted or self.rows < self.min_rows or self.windows < self.min_windows:
             return None
         features = tuple(
             feature_of(feature.name, feature.role, feature.bins, counts) for feature, counts in self._counted.values()
@@ -66,13 +70,25 @@ class Learning:
         return Profile(FORMAT, now, model_name, model_version, self.rows, features)
 
     def _lay_bins(self) -> None:
-        self._counted = {}
+        first, self._first, self._first_bytes = self._first, {}, 0
+        counted: dict[str, tuple[Feature, IntArray]] = {}
         for name, role in roles(self.layout):
-            values = joined(self._first[name]) if self._first[name] else None
-            feature = learn_feature(name, role, values) if values is not None else None
+            feature = _learned(name, role, first[name]) if name in first else None
             if feature is not None:
-                self._counted[name] = (feature, np.array(feature.counts, dtype=np.int64))
-        self._first.clear()
+                counted[name] = (feature, np.array(feature.counts, dtype=np.int64))
+        if counted:
+            self._counted = counted
+        else:  # other rows may show what these did not
+            self.rows = self.windows = self._window_rows = 0
+
+
+def _learned(name: str, role: Role, parts: list[Column]) -> Feature | None:
+    """A feature with a bin of some value; None where there is none, as for an id: no category of it is shared."""
+    try:
+        feature = learn_feature(name, role, joined(parts))
+    except (ArithmeticError, LookupError, ValueError):  # what one column holds must not cost the others
+        return None
+    return feature if feature is not None and (feature.kind == "numeric" or feature.categories) else None
 
 
 def _bounded(values: Column) -> Column:

@@ -3,18 +3,20 @@
 Not safe for threads. Times are Unix times and are told by the caller.
 """
 
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import msgspec
 from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, LabelValues
 
-from pegel_agent.reference.profile import Profile, Role
+from pegel_agent.reference.profile import Feature, Profile, Role
 from pegel_agent.sidecar.frames import TapState
-from pegel_agent.sidecar.monitor.columns import Layout, Places, Shape, Waiting, layout_of, shape_of
+from pegel_agent.sidecar.monitor.columns import Layout, Places, Shape, Waiting, layout_of, roles, shape_of
 from pegel_agent.sidecar.monitor.learning import MIN_ROWS, MIN_WINDOWS, Learning
 from pegel_agent.sidecar.monitor.state import (
     AccuracyState,
@@ -27,6 +29,8 @@ from pegel_agent.sidecar.monitor.windows import Watch, WatchedFeature
 from pegel_agent.sidecar.protocols.records import Inference, Undecodable
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.detector import FeatureVerdict
+
+log = logging.getLogger("pegel")
 
 COUNT_AFTER_ROWS = 1024
 COUNT_AFTER_BYTES = 1 << 20
@@ -49,7 +53,10 @@ class MonitorSettings:
 
 
 class Monitor:
-    """Rows are counted in batches, and when someone asks; a window of rows ends with the exchange that fills it."""
+    """Rows are counted in batches, and when someone asks; a window of rows ends with the exchange that fills it.
+
+    Raises ArithmeticError, LookupError or ValueError for a profile that cannot be watched.
+    """
 
     def __init__(self, settings: MonitorSettings, profile: Profile | None, now: float) -> None:
         self._settings = settings
@@ -70,7 +77,13 @@ class Monitor:
         if profile is not None:
             by_role = {role: tuple(f.name for f in profile.features if f.role == role) for role in get_args(Role)}
             self._layout = Layout(by_role["input"], by_role["prediction"])
-            self._watch_with(profile)
+            self._watch = self._watching(profile)
+        else:
+            log.info(
+                "learning the reference from traffic, which takes %d rows and %d windows of %s, empty ones apart;"
+                " to watch from the start, give a --profile",
+                settings.learn_rows, settings.learn_windows, settings.window,
+            )  # fmt: skip
 
     def add(self, inference: Inference, now: float) -> None:
         """Take in the rows of one exchange. Raises Undecodable when its columns are not the model's."""
@@ -113,9 +126,7 @@ class Monitor:
                 self._layout, self._fitting = layout, 0
                 self._places.clear()
                 self._waiting = Waiting()
-                self._learning = Learning(
-                    layout, min_rows=self._settings.learn_rows, min_windows=self._settings.learn_windows
-                )
+                self._learning = self._learning_of(layout)
         return self._layout
 
     def _remember(self, shapes: tuple[Shape, Shape], places: Places) -> None:
@@ -142,7 +153,7 @@ class Monitor:
                     model_name=self._settings.model_name, model_version=self._settings.model_version, now=now
                 )
                 if profile is not None:
-                    self._watch_with(profile)
+                    self._learned(profile, self._learning)
             return
         verdict = self._watch.close_window()
         self._windows += 1
@@ -150,9 +161,35 @@ class Monitor:
         if verdict.drifted != (self._drifted_since is not None):
             self._drifted_since = now if verdict.drifted else None
 
-    def _watch_with(self, profile: Profile) -> None:
+    def _learned(self, profile: Profile, learning: Learning) -> None:
+        """Watch with what can be watched of a learned reference; with none of it, learn again."""
         self._learning = None
-        self._watch = Watch(profile, budget_windows=self._settings.budget_windows, tolerance=self._settings.tolerance)
+        kept = tuple(feature for feature in profile.features if self._can_watch(profile, feature))
+        columns = len(list(roles(learning.layout)))
+        if kept:
+            self._watch = self._watching(msgspec.structs.replace(profile, features=kept))
+            log.info(
+                "the reference is learned from %d rows in %d windows: %d of %d columns are watched%s",
+                profile.rows, learning.windows, len(kept), columns,
+                ", the others show no value that ten rows share" if len(kept) < columns else "",
+            )  # fmt: skip
+        else:
+            log.warning("none of %d columns can be watched: learning begins again", columns)
+            self._learning = self._learning_of(learning.layout)
+
+    def _can_watch(self, profile: Profile, feature: Feature) -> bool:
+        """Whether a feature that traffic has shown can be watched: what comes in must not end the watch of others."""
+        try:
+            self._watching(msgspec.structs.replace(profile, features=(feature,)))
+        except (ArithmeticError, LookupError, ValueError):
+            return False
+        return True
+
+    def _watching(self, profile: Profile) -> Watch:
+        return Watch(profile, budget_windows=self._settings.budget_windows, tolerance=self._settings.tolerance)
+
+    def _learning_of(self, layout: Layout) -> Learning:
+        return Learning(layout, min_rows=self._settings.learn_rows, min_windows=self._settings.learn_windows)
 
     # What is published
 
@@ -207,8 +244,9 @@ class Monitor:
         if self._watch is not None:
             profile = self._watch.profile
             return ReferenceState(self._source, profile.hash, profile.created, profile.rows, profile.rows)
-        seen = self._learning.rows if self._learning else 0
-        return ReferenceState("learning", "", None, seen, max(seen, self._settings.learn_rows))
+        rows, windows = (self._learning.rows, self._learning.windows) if self._learning else (0, 0)
+        settings = self._settings
+        return ReferenceState("learning", "", None, rows, settings.learn_rows, windows, settings.learn_windows)
 
 
 def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:

@@ -51,13 +51,18 @@ class AccuracyState(msgspec.Struct, frozen=True):
 
 
 class ReferenceState(msgspec.Struct, frozen=True):
-    """The reference in use. While learning, `rows` of `rows_needed` have been seen."""
+    """The reference in use. While it is learned, `rows` in `windows` (those with rows) have been seen.
+
+    Learning ends when both are at least what is needed, whichever comes last.
+    """
 
     source: Literal["profile", "learned", "learning"]
     hash: str
     created: float | None
     rows: int
     rows_needed: int
+    windows: int = 0
+    windows_needed: int = 0
 
 
 class ModelState(msgspec.Struct, frozen=True):

@@ -80,7 +80,10 @@ class WatchedFeature:
 
 
 class Watch:
-    """All features of a profile. `budget_windows`: mean number of windows between false alarms."""
+    """All features of a profile. `budget_windows`: mean number of windows between false alarms.
+
+    Raises ArithmeticError, LookupError or ValueError for a profile that says nothing to be watched by.
+    """
 
     def __init__(self, profile: Profile, *, budget_windows: float, tolerance: float) -> None:
         self.profile = profile

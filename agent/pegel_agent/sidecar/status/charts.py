@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from markupsafe import Markup, escape
 
-from pegel_agent.sidecar.monitor.state import EvidencePoint
+from pegel_agent.sidecar.monitor.state import AccuracyState, EvidencePoint
 from pegel_agent.sidecar.status.words import decimal, moment, percent, short
 
 WIDTH = 1000
@@ -189,6 +189,14 @@ def evidence_chart(history: Sequence[EvidencePoint], limit: float) -> Markup:
         values=[(value, _plain(round(value, 6)).replace("-", "−")) for value in value_ticks(low, high)],
         over=alarm + _last(*places[-1]),
     )
+
+
+def accuracy_points(accuracy: AccuracyState, now: float) -> tuple[AccuracyPoint, ...]:
+    """The history with the accuracy of `now` at its end, so that the curve ends at the number beside it."""
+    if accuracy.accuracy is None or accuracy.lower is None or accuracy.upper is None:
+        return accuracy.history
+    past = [point for point in accuracy.history if point[0] < now]
+    return (*past, (now, accuracy.accuracy, accuracy.lower, accuracy.upper))
 
 
 def accuracy_chart(history: Sequence[AccuracyPoint]) -> Markup:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState
 
 Tone = Literal["drift", "calm", "waiting"]
@@ -15,6 +16,7 @@ Tone = Literal["drift", "calm", "waiting"]
 NONE = "–"
 _LATEST = 253_402_300_799.0  # the end of year 9999, where datetime ends
 _NAMED = 3
+_NOTEWORTHY = 1.0
 _NAME_LENGTH = 80
 
 _NUMERIC_DIRECTIONS = {
@@ -139,15 +141,21 @@ def direction(feature: FeatureState) -> str:
     return words.get(feature.direction, feature.direction)
 
 
+def leaning(feature: FeatureState) -> str:
+    """Where a feature that has not drifted may be going; less evidence than 1 is what chance brings."""
+    said = direction(feature)
+    return f"Leans to {said}" if said and feature.evidence is not None and feature.evidence >= _NOTEWORTHY else "Quiet"
+
+
 def moved_most(feature: FeatureState) -> str:
-    """The bin whose share moved most, with both shares: `20 to 25: 5.0 % → 14.2 %`."""
+    """The bin whose share moved most, with both shares: `20 to 25: 5.0 % → 14.2 %`; empty before there are rows."""
     changes = [
         (abs(now - then), name, then, now)
         for name, then, now in zip(feature.bins, feature.reference, feature.current, strict=False)
         if math.isfinite(now - then)
     ]
     if not feature.rows or not changes:
-        return NONE
+        return ""
     _, name, then, now = max(changes, key=lambda change: change[0])
     return f"{short(name)}: {percent(then)} → {percent(now)}"
 
@@ -155,6 +163,16 @@ def moved_most(feature: FeatureState) -> str:
 def budget(limit: float) -> str:
     """The false-alarm budget that a limit (log10) stands for, as a number of windows."""
     return count(round(10**limit)) if 0 <= limit < 15 else NONE
+
+
+def refusals(tap: TapState) -> str:
+    """What to know of a model that refused connections within the last minute; empty where it did not."""
+    if not tap.refused_last_minute:
+        return ""
+    where = f" on {tap.upstream}" if tap.upstream else ""
+    return (
+        f"The model does not listen{where}: {counted(tap.refused_last_minute, 'connection')} refused in the last minute"
+    )
 
 
 def accuracy_in_words(accuracy: AccuracyState) -> str:
@@ -180,13 +198,17 @@ def verdict(state: ModelState) -> Verdict:
 def _waits_for(state: ModelState) -> str:
     tap, reference = state.tap, state.reference
     if not state.rows and not tap.requests:
-        return "No traffic yet"
+        return "No request has reached the model yet" if tap.refused else "No traffic yet"
     if not state.rows and tap.undecodable:
         return f"No rows yet: {count(tap.undecodable)} of {counted(tap.requests, 'request')} undecodable"
     if not state.rows:
         return f"No rows yet from {counted(tap.requests, 'request')}"
     if reference.source == "learning":
-        return f"Learning its reference: {count(reference.rows)} of {counted(reference.rows_needed, 'row')}"
+        rows, windows = min(reference.rows, reference.rows_needed), min(reference.windows, reference.windows_needed)
+        return (
+            f"Learning its reference: {count(rows)} of {counted(reference.rows_needed, 'row')}, "
+            f"{count(windows)} of {counted(reference.windows_needed, 'window')}"
+        )
     if not state.windows:
         return f"First window still open: {counted(state.rows, 'row')} so far"
     return ""

@@ -73,9 +73,12 @@ class Admin:
             async with asyncio.timeout(1.0):
                 _, writer = await asyncio.open_connection(self._traffic.host, self._traffic.port)
         except (OSError, TimeoutError):
-            return text(f"the model does not listen on {Address(self._traffic.host, self._traffic.port)}", 503)
+            return text(f"the model does not listen on {self._upstream()}", 503)
         writer.close()
         return text("ok")
+
+    def _upstream(self) -> str:
+        return str(Address(self._traffic.host, self._traffic.port))
 
     async def _metrics(self, request: Request) -> Response:
         openmetrics = wants_openmetrics(request.headers.get("accept", ""))
@@ -110,6 +113,9 @@ class Admin:
             p50_seconds=counters.quantile(0.5),
             p95_seconds=counters.quantile(0.95),
             p99_seconds=counters.quantile(0.99),
+            refused=counters.refusals,
+            refused_last_minute=counters.refusals_last_minute,
+            upstream=self._upstream(),
         )
 
     async def _relay(self, method: str, path: str, body: bytes = b"") -> Response | None:

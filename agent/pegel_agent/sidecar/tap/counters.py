@@ -1,5 +1,6 @@
 """What the forwarder counts, exactly, of every inference request, and the families it publishes."""
 
+import logging
 from bisect import bisect_left
 from collections import Counter, deque
 from itertools import accumulate
@@ -10,7 +11,10 @@ from pegel_exporters.exposition import Family, Histogram, LabelValues
 from pegel_agent.sidecar.paths import OTHER
 from pegel_agent.sidecar.tap.turns import Exchange
 
+log = logging.getLogger("pegel")
+
 RATE_SECONDS = 15
+REFUSAL_SECONDS = 60
 _OUTCOMES = ("ok", "error", "client_abort", "timeout")
 _NO_ANSWER = "none"
 
@@ -56,6 +60,10 @@ class Counters:
         self._durations = _Durations(c.INFERENCE_DURATION.buckets)
         self._first_bytes = _Durations(c.INFERENCE_FIRST_BYTE.buckets)
         self._recent: deque[int] = deque([0], maxlen=RATE_SECONDS + 1)
+        self._recent_refusals: deque[int] = deque([0], maxlen=REFUSAL_SECONDS + 1)
+        self._refusals_logged = 0
+        self._log_refusals_in = 0
+        self.refusals = 0
         self.total = 0
         self.in_flight = 0
         self.analysed = 0
@@ -91,10 +99,24 @@ class Counters:
     def refused(self) -> None:
         """The model could not be reached for a client's connection; its request, if any, was never read."""
         self._outcomes["error"] += 1
+        self.refusals += 1
 
     def tick(self) -> None:
-        """A second has passed."""
+        """A second has passed. Says once a minute, at most, that the model refuses."""
         self._recent.append(self.total)
+        self._recent_refusals.append(self.refusals)
+        self._log_refusals_in = max(0, self._log_refusals_in - 1)
+        if self.refusals > self._refusals_logged and not self._log_refusals_in:
+            log.warning(
+                "the model does not accept connections (%d refused since the last such line, %d since the start):"
+                " does it listen on --upstream?", self.refusals - self._refusals_logged, self.refusals,
+            )  # fmt: skip
+            self._refusals_logged, self._log_refusals_in = self.refusals, REFUSAL_SECONDS
+
+    @property
+    def refusals_last_minute(self) -> int:
+        """Connections that the model refused in the last minute."""
+        return self.refusals - self._recent_refusals[0]
 
     @property
     def requests_per_second(self) -> float:

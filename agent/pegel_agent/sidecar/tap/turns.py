@@ -180,8 +180,8 @@ class Turns:
 
     def request_target(self, target: bytes) -> None:
         exchange = self._open
-        if exchange is not None and len(exchange.target) < _MAX_TARGET_BYTES and not exchange.method:
-            exchange.target += target
+        if exchange is not None and not exchange.method:
+            exchange.target = (exchange.target + target)[:_MAX_TARGET_BYTES]
 
     def request_headers_complete(self) -> None:
         exchange = self._open

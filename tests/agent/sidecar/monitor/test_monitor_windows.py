@@ -1,7 +1,9 @@
 """Rows in, windows, verdicts and series out."""
 
+import logging
 import math
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +15,7 @@ from pegel_agent.reference.columns import count_columns
 from pegel_agent.reference.profile import Profile
 from pegel_agent.sidecar.monitor.state import ModelState
 from pegel_agent.sidecar.protocols import Inference, Undecodable
+from pegel_agent.statistics.detector import Detector
 from pegel_exporters.catalogue import CATALOGUE
 
 PROFILE = houses()
@@ -276,6 +279,61 @@ def test_a_mixed_table_without_names_is_learned_column_by_column() -> None:
     assert {feature.name: feature.kind for feature in state(watched).features} == {"f0": "numeric", "f1": "categorical"}
 
 
+def test_an_id_in_the_traffic_is_left_out_and_the_rest_is_learned_and_watched(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    rng = np.random.default_rng(17)
+    watched = monitor(None, learn_rows=1_000, learn_windows=2)
+    for window in range(8):
+        ids = texts([[f"{window}-{row}"] for row in range(500)], ["id"])
+        watched.add(exchange([ids, *traffic(rng, 500, area=3.0 * (window > 5)).inputs]), 0.0)
+    seen = state(watched)
+    assert seen.reference.source == "learned"
+    assert {feature.name for feature in seen.features} == {"area", "age", "colour"}
+    assert (seen.rows, seen.windows, seen.drifted) == (4_000, 6, True)
+    first, last = (record.message for record in caplog.records)
+    assert "1000 rows and 2 windows of 500" in first
+    assert "--profile" in first
+    assert "1000 rows in 2 windows: 3 of 4 columns are watched" in last
+
+
+def test_where_ids_are_all_there_is_learning_begins_again_until_something_can_be_watched() -> None:
+    watched = monitor(None, learn_rows=1_000, learn_windows=2)
+    for window in range(6):
+        watched.add(exchange(texts([[f"{window}-{row}"] for row in range(500)], ["id"])), 0.0)
+        assert state(watched).reference.source == "learning"
+    for _ in range(4):
+        watched.add(exchange(texts([[COLOURS[row % 3]] for row in range(500)], ["id"])), 0.0)
+    assert [feature.name for feature in state(watched).features] == ["id"]
+
+
+def test_a_learned_feature_that_cannot_be_watched_costs_no_other_one_its_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Detector.__init__
+
+    def fails_for_age(self: Detector, references: Any, settings: Any) -> None:
+        if "age" in references:
+            raise IndexError("nothing to bet on")
+        build(self, references, settings)
+
+    monkeypatch.setattr(Detector, "__init__", fails_for_age)
+    rng = np.random.default_rng(18)
+    watched = monitor(None, learn_rows=1_000, learn_windows=2)
+    for _ in range(4):
+        watched.add(traffic(rng, 500), 0.0)
+    assert {feature.name for feature in state(watched).features} == {"area", "colour", "prediction"}
+
+
+def test_what_learning_still_needs_is_in_the_state() -> None:
+    watched = monitor(None, seconds=60.0)
+    rng = np.random.default_rng(19)
+    for minute, rows in enumerate((12_000, 3_000, 0), start=1):
+        if rows:
+            watched.add(traffic(rng, rows), 0.0)
+        watched.tick(60.0 * minute)
+    reference = state(watched).reference
+    assert (reference.rows, reference.rows_needed) == (15_000, 10_000)
+    assert (reference.windows, reference.windows_needed) == (2, 80)
+
+
 def test_the_first_odd_request_does_not_decide_what_is_learned() -> None:
     watched = monitor(None, learn_rows=1_000, learn_windows=2)
     watched.add(exchange(numbers([[1, 2, 3, 4, 5, 6, 7]], list("abcdefg"))), 0.0)
@@ -300,8 +358,8 @@ def test_learning_keeps_no_long_text() -> None:
 
 def test_wide_texts_lay_the_bins_before_they_fill_the_memory() -> None:
     watched = monitor(None)
-    for number in range(60):
-        watched.add(exchange(texts([[f"{number} {place}" + "z" * 500 for place in range(500)]])), 0.0)
+    for _ in range(60):
+        watched.add(exchange(texts([[f"{place}" + "z" * 500 for place in range(500)]])), 0.0)
     state(watched)
     assert watched._learning is not None
     assert watched._learning._counted is not None

@@ -132,6 +132,6 @@ def untouched() -> ModelState:
         features=(),
         history=(),
         accuracy=NO_ACCURACY,
-        reference=ReferenceState("learning", "", None, 0, 10_000),
+        reference=ReferenceState("learning", "", None, 0, 10_000, 0, 80),
         tap=TapState(),
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
+from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFRESH_SECONDS, render
 from pegel_exporters.serving import Address, Request, Response, listen, serve
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -29,6 +30,12 @@ LONG = "a_name_that_someone_generated_from_nested_columns" * 2
 STATES = {
     "/drifting": drifting(50),
     "/untouched": untouched(),
+    "/plain": replace(
+        drifting(),
+        features=(replace(categorical("c"), reference=(1.0, *[0.0] * 6), current=(1.0, *[0.0] * 6)),),
+        accuracy=untouched().accuracy,
+    ),
+    "/refused": replace(untouched(), tap=TapState(refused=4, refused_last_minute=4, upstream=LONG)),
     "/long": replace(
         drifting(),
         model_name=LONG,
@@ -127,6 +134,23 @@ def test_every_text_has_the_contrast_that_AA_asks(page: Page, base: str, path: s
     measured = page.evaluate(CONTRASTS)
     assert len(measured) > 20
     assert [text for contrast, text in measured if contrast < 4.5] == []
+
+
+def test_a_full_histogram_s_scale_is_one_line(page: Page, base: str) -> None:
+    page.goto(base + "/plain")
+    labels = page.locator(".scale span:first-child")
+    assert labels.all_inner_texts() == ["100.0\N{NO-BREAK SPACE}%"]
+    assert labels.evaluate("one => one.getClientRects().length") == 1
+    assert labels.evaluate("one => one.getBoundingClientRect().left >= one.parentElement.getBoundingClientRect().left")
+
+
+def test_the_lists_at_the_end_are_level(page: Page, base: str) -> None:
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto(base + "/plain")
+    tops = "list => [...new Set([...list.children].map(one => Math.round(one.getBoundingClientRect().top)))]"
+    tap, reference = (one.evaluate(tops) for one in page.locator(".pair .list").all())
+    assert len(tap) == 2
+    assert tap == reference
 
 
 def test_a_dark_scheme_is_dark(page: Page, base: str, scheme: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState, ReferenceState
+from pegel_agent.sidecar.status import charts
 from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, FEATURES_IN_FULL, render
 from status_samples import NOW, categorical, drifting, numeric, untouched
 
@@ -131,7 +132,7 @@ def test_the_verdict_comes_before_all_numbers() -> None:
     [
         "52,480", "5,248", "0.8", "4.10 ms", "12.3 ms", "87.4 ms", "12:18 UTC", "2026-05-03 14:03:30 UTC",
         "in 105 windows", "alarm at 3.9", "8,640 windows", "6.4 of 3.9", "Drifted: lower values", "limit 0.061",
-        "Leans to higher values",
+        "Leans to higher values", "Quiet", "PSI, JS and KS are of the last window alone",
         "82.3 %", "80.7 % to 83.8 %", "2,310 labels", "5,201", "40 0.8 %", "9f31c2ab", "24 Mar 14:03 UTC", "10,000",
         "San Antonio\nreference 14.0 %\nnow 15.0 %",
     ],
@@ -193,6 +194,33 @@ def test_a_state_that_knows_nothing_says_so() -> None:
     ):
         assert said in text
     assert "– of 3.9" in Outline(render(NOTHING_KNOWN)).text
+    assert "Moved most" not in Outline(render(NOTHING_KNOWN)).text
+
+
+def test_a_model_that_does_not_listen_is_said_right_after_the_verdict() -> None:
+    tap = TapState(errors=4, refused=4, refused_last_minute=4, upstream="127.0.0.1:8501")
+    text = Outline(render(replace(untouched(), tap=tap))).text
+    said = text.index("The model does not listen on 127.0.0.1:8501: 4 connections refused in the last minute.")
+    assert text.index("No request has reached the model yet", text.index("version 3")) < said
+    assert said < text.index("Watching since")
+    assert "0 errors" in text, "they are no requests"
+    assert "4 refused" in text
+    assert "does not listen" not in Outline(render(untouched())).text
+
+
+def test_what_learning_still_needs_is_on_the_page() -> None:
+    learning = ReferenceState("learning", "", None, 15_000, 10_000, 30, 80)
+    text = Outline(render(replace(untouched(), rows=15_000, reference=learning))).text
+    for said in ("10,000 of 10,000 rows, 30 of 80 windows", "15,000 10,000 needed", "30 80 needed"):
+        assert said in text
+
+
+def test_the_accuracy_s_curve_ends_at_the_number_beside_it() -> None:
+    accuracy = AccuracyState("ok", 700, 0.9, 0.88, 0.92, ((NOW - 60, 0.5, 0.4, 0.6), (NOW, 0.6, 0.5, 0.7)))
+    assert charts.accuracy_points(accuracy, NOW) == ((NOW - 60, 0.5, 0.4, 0.6), (NOW, 0.9, 0.88, 0.92))
+    assert "last 90.0 %" in Outline(render(replace(drifting(), accuracy=accuracy))).text
+    few = replace(accuracy, state="insufficient", accuracy=None, lower=None, upper=None)
+    assert charts.accuracy_points(few, NOW) == few.history
 
 
 def test_what_the_json_of_a_state_says_is_what_the_page_shows() -> None:

@@ -42,9 +42,19 @@ CALM = replace(FIRST_WINDOW, windows=8, evidence=1.24)
             "No rows yet: 1,180 of 1,200 requests undecodable",
         ),
         (
-            replace(FIRST_WINDOW, rows=3_200, reference=ReferenceState("learning", "", None, 3_200, 10_000)),
+            replace(FIRST_WINDOW, rows=3_200, reference=ReferenceState("learning", "", None, 3_200, 10_000, 7, 80)),
             "waiting",
-            "Learning its reference: 3,200 of 10,000 rows",
+            "Learning its reference: 3,200 of 10,000 rows, 7 of 80 windows",
+        ),
+        (
+            replace(FIRST_WINDOW, rows=15_000, reference=ReferenceState("learning", "", None, 15_000, 10_000, 30, 80)),
+            "waiting",
+            "Learning its reference: 10,000 of 10,000 rows, 30 of 80 windows",
+        ),
+        (
+            replace(untouched(), tap=TapState(errors=2, refused=2)),
+            "waiting",
+            "No request has reached the model yet",
         ),
         (FIRST_WINDOW, "waiting", "First window still open: 312 rows so far"),
         (CALM, "calm", "No drift: evidence 1.2 of 3.9 needed"),
@@ -104,7 +114,24 @@ def test_a_direction_depends_on_the_kind_and_an_unknown_word_is_kept() -> None:
 
 def test_the_bin_that_moved_most_is_named_with_both_shares() -> None:
     assert words.moved_most(categorical("city")).replace("\N{NO-BREAK SPACE}", " ") == "other: 4.1 % → 9.1 %"
-    assert words.moved_most(replace(categorical("city"), rows=0)) == words.NONE
+    assert words.moved_most(replace(categorical("city"), rows=0)) == ""
+
+
+@pytest.mark.parametrize(
+    ("evidence", "text"),
+    [(3.0, "Leans to higher values"), (1.0, "Leans to higher values"), (0.9, "Quiet"), (None, "Quiet")],
+)
+def test_what_chance_brings_is_no_leaning(evidence: float | None, text: str) -> None:
+    assert words.leaning(replace(numeric("a", shift=1.0), evidence=evidence)) == text
+
+
+def test_a_model_that_refused_within_the_last_minute_is_named_and_one_that_did_before_is_not() -> None:
+    refused = TapState(errors=5, refused=5, refused_last_minute=3, upstream="127.0.0.1:8501")
+    assert (
+        words.refusals(refused)
+        == "The model does not listen on 127.0.0.1:8501: 3 connections refused in the last minute"
+    )
+    assert words.refusals(replace(refused, refused_last_minute=0)) == ""
 
 
 def test_a_limit_is_the_number_of_windows_it_was_made_of() -> None:

@@ -6,7 +6,7 @@ import logging
 import pytest
 from pegel_agent.sidecar.paths import OPEN_INFERENCE, OTHER, TFSERVING
 from pegel_agent.sidecar.tap.connection import Traffic
-from pegel_agent.sidecar.tap.counters import RATE_SECONDS, Counters
+from pegel_agent.sidecar.tap.counters import RATE_SECONDS, REFUSAL_SECONDS, Counters
 from pegel_agent.sidecar.tap.turns import Exchange, Observer
 from pegel_exporters.exposition import Renderer
 
@@ -80,7 +80,29 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
 def test_a_connection_to_a_model_that_refuses_is_an_error_without_a_request() -> None:
     counters = Counters("m", "1")
     counters.refused()
-    assert (counters.errors, counters.total) == (1, 0)
+    assert (counters.errors, counters.refusals, counters.total) == (1, 1, 0)
+
+
+def test_refused_connections_are_counted_for_a_minute_and_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counters = Counters("m", "1")
+    counters.tick()
+    assert caplog.messages == []
+    for _ in range(REFUSAL_SECONDS):
+        counters.refused()
+        counters.tick()
+    assert counters.refusals_last_minute == REFUSAL_SECONDS
+    assert len(caplog.messages) == 1
+    assert "1 refused since the last such line, 1 since the start" in caplog.messages[0]
+    for _ in range(10):
+        counters.tick()
+    assert counters.refusals_last_minute == REFUSAL_SECONDS - 10
+    assert f"{REFUSAL_SECONDS - 1} refused since the last such line" in caplog.messages[1]
+    for _ in range(5 * REFUSAL_SECONDS):
+        counters.tick()
+    assert (counters.refusals, counters.refusals_last_minute) == (REFUSAL_SECONDS, 0)
+    assert len(caplog.messages) == 2
 
 
 def test_what_fails_while_following_one_connection_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:

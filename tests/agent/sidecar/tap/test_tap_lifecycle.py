@@ -1,6 +1,8 @@
 """How a real `pegel sidecar` ends, what it survives, what its admin port says meanwhile, and what it weighs."""
 
 import asyncio
+import contextlib
+import json
 import os
 import resource
 import signal
@@ -184,6 +186,17 @@ def test_without_a_model_the_tap_is_healthy_and_not_ready() -> None:
         status, reason = running.ask("/readyz")
         assert status == 503
         assert str(nobody).encode() in reason
+
+
+def test_a_model_that_does_not_listen_is_on_the_page_in_the_status_and_in_the_log() -> None:
+    (nobody,) = free_ports(1)
+    with tap(nobody, ready=True) as running:
+        with connected(running.port) as client, contextlib.suppress(ConnectionResetError):
+            client.sendall(ASK)
+            client.recv(1)
+        until(lambda: json.loads(running.ask("/api/status")[1])["tap"]["refused"] == 1)
+        assert f"The model does not listen on 127.0.0.1:{nobody}".encode() in running.ask("/")[1]
+        until(lambda: "the model does not accept connections" in running.log.read_text())
 
 
 def test_while_the_analyser_is_down_health_and_metrics_answer_and_the_rest_is_503() -> None:
