@@ -199,8 +199,9 @@ class Labels:
             if _when(item, now) > _when(waiting[1], waiting[0]):
                 self._early[key] = (waiting[0], msgspec.structs.replace(item, ts=_when(item, now)))
             return "duplicate"
-        if len(self._early) >= _MAX_EARLY:
-            return "unmatched"
+        if len(self._early) >= _MAX_EARLY:  # the one that has waited longest makes room
+            self._early.popitem(last=False)
+            self.outcomes["unmatched"] += 1
         self._early[key] = (now, item)
         return "early"
 

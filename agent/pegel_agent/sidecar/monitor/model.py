@@ -233,7 +233,7 @@ class Monitor:
             drifted=verdict is not None and verdict.drifted,
             drifted_since=self._drifted_since,
             score=verdict.score if verdict else 0.0,
-            features=_feature_states(watch) if watch else (),
+            features=_feature_states(watch, learned=self._source == "learned") if watch else (),
             history=tuple(self._history),
             accuracy=accuracy,
             reference=self._reference_state(),
@@ -279,10 +279,19 @@ def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
     yield Family(c.FEATURE_DRIFT_EVIDENCE, evidence)
 
 
-def _feature_states(watch: Watch) -> tuple[FeatureState, ...]:
+def _feature_states(watch: Watch, *, learned: bool) -> tuple[FeatureState, ...]:
+    """Strongest evidence first. A learned reference's categories came from requests and stay unnamed: ten rows that
+    share one need not be ten people's."""
     verdicts = watch.verdicts()
     strongest_first = [*verdicts, *(name for name in watch.features if name not in verdicts)]
-    return tuple(_feature_state(name, watch.features[name], verdicts.get(name)) for name in strongest_first)
+    states = (_feature_state(name, watch.features[name], verdicts.get(name)) for name in strongest_first)
+    return tuple(_without_names(state) if learned and state.kind == "categorical" else state for state in states)
+
+
+def _without_names(state: FeatureState) -> FeatureState:
+    categories = len(state.bins) - 2  # before other and missing
+    numbered = (*(f"category {number}" for number in range(1, categories + 1)), *state.bins[categories:])
+    return msgspec.structs.replace(state, bins=numbered)
 
 
 def _feature_state(name: str, watched: WatchedFeature, verdict: FeatureVerdict | None) -> FeatureState:

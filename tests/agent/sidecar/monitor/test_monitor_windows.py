@@ -242,6 +242,9 @@ def test_a_learned_reference_is_marked_and_its_features_have_no_series() -> None
     assert published["ml_drift_evidence"][()] > -math.inf
     everything = str(list(watched.families()))
     assert not any(name in everything for name in ("area", "colour", "red"))
+    (colour,) = (feature for feature in state(watched).features if feature.name == "colour")
+    assert colour.bins[:2] == ("category 1", "category 2"), "nor are their categories named on the page"
+    assert colour.bins[-2:] == ("other", "missing")
 
 
 def test_a_shift_after_learning_is_found_and_none_before_it() -> None:
