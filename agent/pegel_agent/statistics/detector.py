@@ -16,6 +16,8 @@ from pegel_agent.statistics.slots import FloatArray, IntArray, ReferenceShares
 from pegel_agent.statistics.tilts import Tilt, chi2, tilts
 
 _ADAPTIVE = tuple((weight, horizon) for weight in (0.25, 1.0) for horizon in (2.0, 8.0, 32.0))
+_WEIGHTS = np.array([[weight] for weight, _ in _ADAPTIVE])
+_DECAY = np.array([[1 - 1 / horizon] for _, horizon in _ADAPTIVE])
 _PRIOR_ROWS = 20.0
 _MOVED = 3
 
@@ -74,14 +76,11 @@ class _Feature:
     def bet(self, counts: FloatArray) -> FloatArray:
         """Increments of all experts (experts,) for a window's counts (k,), before the adaptive ones learn from it."""
         p = self.reference.shares
-        adaptive = np.empty(len(_ADAPTIVE))
-        for position, (weight, horizon) in enumerate(_ADAPTIVE):
-            recent = self.recent[position]
-            learned = (recent + _PRIOR_ROWS * p) / (recent.sum() + _PRIOR_ROWS)
-            q = (1 - weight) * p + weight * learned
-            paid = np.log1p(self.radius * np.sqrt(chi2(q, p)))
-            adaptive[position] = counts @ np.log(q / p) - counts.sum() * paid
-            self.recent[position] = recent * (1 - 1 / horizon) + counts
+        learned = (self.recent + _PRIOR_ROWS * p) / (self.recent.sum(axis=1, keepdims=True) + _PRIOR_ROWS)
+        q = p + _WEIGHTS * (learned - p)
+        paid = np.log1p(self.radius * np.sqrt(np.sum((q - p) ** 2 / p, axis=1)))
+        adaptive = np.log(q / p) @ counts - counts.sum() * paid
+        self.recent = self.recent * _DECAY + counts
         return np.concatenate((self.gains @ counts, adaptive))
 
     def direction(self) -> str:
