@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pegel_agent.cli.rules import write_files
+from pegel_agent.cli.files import write_files
 
 
 @click.command()

@@ -1,11 +1,10 @@
 """`pegel rules`: the Prometheus rules as files."""
 
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
-from pegel_exporters.errors import UserError
+
+from pegel_agent.cli.files import write_files
 
 
 @click.command()
@@ -33,23 +32,3 @@ def command(output: Path, format: str, accuracy_threshold: float, time_scale: fl
 
     settings = Settings(accuracy_threshold=accuracy_threshold, time_scale=time_scale)
     write_files(output, files(groups(settings), form="crd" if format == "crd" else "prometheus"))
-
-
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write texts by file name into a folder, made where missing: all of them or none. Prints their paths.
-
-    Raises UserError when the folder can't be made or written, or a folder is where a file should be.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (folder / name for name in files):
-            if path.is_dir():
-                raise UserError(f"cannot write {path}: it is a folder")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".pegel-") as drafts:
-            for name, text in files.items():
-                Path(drafts, name).write_text(text, encoding="utf-8")
-            for name in files:
-                Path(drafts, name).replace(folder / name)
-                click.echo(folder / name)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from error

@@ -33,7 +33,7 @@ from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.paths import PROTOCOLS
 from pegel_agent.sidecar.protocols import Inference, Undecodable, decode, read_exchange
 from pegel_agent.sidecar.settings import AnalyserSettings
-from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, render
+from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, CONTENT_TYPE, render
 from pegel_agent.statistics.budget import Window
 
 log = logging.getLogger("pegel")
@@ -118,7 +118,7 @@ class Analyser:
         if request.path == "/api/status":
             return Response(200, msgspec.json.encode(state), "application/json")
         return Response(
-            200, render(state), "text/html; charset=utf-8",
+            200, render(state), CONTENT_TYPE,
             {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"},
         )  # fmt: skip
 
