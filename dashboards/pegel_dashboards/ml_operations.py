@@ -10,6 +10,7 @@ from pegel_exporters.catalogue import (
     GPU_UTILIZATION,
     INFERENCE_DURATION,
     INFERENCE_REQUESTS,
+    JUDGED_LABELS,
     LABELS,
     MODEL_ACCURACY,
     MODEL_ACCURACY_LOWER,
@@ -102,7 +103,7 @@ def _by_labels(metric: Metric) -> str:
     Replicas without enough labels are left out.
     """
     enough = f'{MODEL_QUALITY_STATE.name}{{state="ok",{_CHOSEN}}} == 1'
-    matched = f'clamp_max({LABELS.name}{{outcome="matched",{_CHOSEN}}}, 500)'
+    matched = f'clamp_max({LABELS.name}{{outcome="matched",{_CHOSEN}}}, {JUDGED_LABELS})'
     return (
         f"sum by ({_MODEL}) (({metric.name}{{{_CHOSEN}}} and ignoring (state) {enough}) "
         f"* ignoring (outcome) {matched}) "

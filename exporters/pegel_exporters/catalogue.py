@@ -20,6 +20,9 @@ LABEL_DELAY_BUCKETS_SECONDS = (
     1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0,
 )  # fmt: skip
 
+JUDGED_LABELS = 500
+"""ml_model_accuracy is that of so many latest labelled rows: a replica's older labels add it no weight."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:

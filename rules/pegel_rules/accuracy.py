@@ -1,6 +1,6 @@
 """A model that is right less often than it should be."""
 
-from pegel_exporters.catalogue import LABELS, MODEL_ACCURACY, MODEL_QUALITY_STATE
+from pegel_exporters.catalogue import JUDGED_LABELS, LABELS, MODEL_ACCURACY, MODEL_QUALITY_STATE
 
 from pegel_rules.model import Alert, Group, Record, Settings
 from pegel_rules.promql import BY_MODEL, MODEL_WORDS, beyond_threshold, recorded
@@ -9,9 +9,7 @@ from pegel_rules.thresholds import ACCURACY_ALERT
 ACCURACY = recorded(MODEL_ACCURACY, "avg")
 
 _ENOUGH = f'{MODEL_QUALITY_STATE.name}{{state="ok"}} == 1'
-_JUDGED_LABELS = 500
-"""A replica's accuracy is that of so many latest labels at most; older ones add no weight."""
-_MATCHED = f'clamp_max({LABELS.name}{{outcome="matched"}}, {_JUDGED_LABELS})'
+_MATCHED = f'clamp_max({LABELS.name}{{outcome="matched"}}, {JUDGED_LABELS})'
 
 
 def group(settings: Settings) -> Group:

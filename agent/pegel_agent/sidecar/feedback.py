@@ -7,15 +7,13 @@ from itertools import islice
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from pegel_exporters.catalogue import LABEL_DELAY_BUCKETS_SECONDS
+from pegel_exporters.catalogue import JUDGED_LABELS, LABEL_DELAY_BUCKETS_SECONDS
 from pegel_exporters.errors import UserError
 
 from pegel_agent.sidecar.monitor.state import AccuracyState
 from pegel_agent.statistics.intervals import wilson
 
 MAX_ITEMS = 1_000
-JUDGED_LABELS = 500
-"""Accuracy is that of so many latest labelled rows."""
 MIN_LABELS = 50
 EARLY_SECONDS = 600.0
 MAX_CHARACTERS = 256
