@@ -28,6 +28,7 @@ demo: $(VENV)/.demo-ready ## see the whole product on this machine
 tools: $(VENV)/.demo-ready ## install the real components that the integration tests run
 	@tests/install-tools
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/modelservers/install-mlserver >/dev/null
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/apiserver/install-kubernetes >/dev/null
 
 lint: $(VENV)/.test-ready ## style, types, floors
 	$(BIN)/ruff check .

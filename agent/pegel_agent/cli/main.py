@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "gpu-exporter": "Publish this node's GPU metrics.",
     "profile": "Build or show a reference profile.",
     "check": "Test one batch of data against a profile.",
+    "inject": "Put the sidecar into Kubernetes manifests.",
     "rules": "Write the Prometheus rules.",
     "dashboards": "Write the Grafana dashboards.",
 }

@@ -1,0 +1,1 @@
+"""What talks to a cluster or prepares what is put there."""

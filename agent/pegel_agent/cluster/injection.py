@@ -1,0 +1,208 @@
+"""Pegel's sidecar into a pod, and out again: pure functions of the pod, behind the command and the webhook.
+
+In proxy mode the sidecar takes over the model's port by its name. A Service whose targetPort is that name follows it to
+whichever container owns it; the model keeps its number. What was changed is written into the annotation
+`pegel.dev/injected`, from which `eject` gives the original back.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pegel_agent.cluster import pods, sidecar
+from pegel_agent.cluster.pods import CannotInjectError, Json
+from pegel_agent.cluster.ports import Taken
+from pegel_agent.cluster.sidecar import CONTAINER, LABEL, PROFILE_VOLUME, TEMPORARY_VOLUME, TOKEN_VOLUME, Settings
+
+STATUS = LABEL + "injected"
+"""The annotation that says a pod is injected, and what `eject` needs to know."""
+OPT_IN = LABEL + "inject"
+_VOLUMES = {TEMPORARY_VOLUME, PROFILE_VOLUME, TOKEN_VOLUME}
+_HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postStart", "lifecycle.preStop")
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """The pod with the sidecar, and the ports that were taken over (none in sink mode). `before` and `after` are the
+    pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise."""
+
+    pod: Json
+    ports: tuple[Taken, ...]
+    before: str
+    after: str
+    unchanged: str = ""
+
+
+class _Moved(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A name that a container gave up: of its port, the `index`th, where it was the `at`th key; or, where `handler` says
+    which, of the port that a probe asks."""
+
+    container: str
+    name: str
+    port: int
+    index: int = 0
+    at: int = 0
+    handler: str = ""
+
+
+class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the status annotation holds. `labelled`: the opt-in label is ours."""
+
+    version: str
+    mode: str
+    ports: tuple[Taken, ...] = ()
+    moved: tuple[_Moved, ...] = ()
+    labelled: bool = False
+
+
+def inject(pod: Json, settings: Settings, *, name: str = "") -> Injection:
+    """Give a pod, or a template of one, the sidecar. The argument stays as it is.
+
+    What the pod says of itself under `pegel.dev/` goes before the settings. `name` names the model where nothing else
+    does. Raises CannotInjectError.
+    """
+    view = pods.read(pod)
+    if view.says(STATUS):
+        record = _record(view)
+        return Injection(pod, record.ports, view.qos, view.qos, f"already injected, by Pegel {record.version}")
+    if view.says(OPT_IN) == "false":
+        return Injection(pod, (), view.qos, view.qos, f"left alone, as {OPT_IN} is false")
+    _refuse(view)
+    plan = sidecar.plan(view, settings, name)
+    patched = copy.deepcopy(pod)
+    spec = patched["spec"]
+    moved = [each for container in _running(spec) for each in _give_up_names(container, plan.ports)]
+    _append(spec, "initContainers" if plan.native else "containers", plan.container)
+    for volume in plan.volumes:
+        _append(spec, "volumes", volume)
+    metadata = _mapping(patched, "metadata", at=0)
+    labels = _mapping(metadata, "labels")
+    labelled = OPT_IN not in labels
+    labels.setdefault(OPT_IN, "true")
+    record = _Record(settings.version, plan.mode, plan.ports, tuple(moved), labelled)
+    _mapping(metadata, "annotations")[STATUS] = msgspec.json.encode(record).decode()
+    return Injection(patched, plan.ports, view.qos, pods.read(patched).qos)
+
+
+def eject(pod: Json) -> Json:
+    """The pod without the sidecar, as it was before `inject`; the same when it isn't injected.
+
+    The argument stays as it is. Raises CannotInjectError when the status annotation can't be read.
+    """
+    view = pods.read(pod)
+    if not view.says(STATUS):
+        return pod
+    record = _record(view)
+    original = copy.deepcopy(pod)
+    spec = original["spec"]
+    for group in ("containers", "initContainers"):
+        _drop(spec, group, {CONTAINER})
+    _drop(spec, "volumes", _VOLUMES)
+    for container in _running(spec):
+        for moved in record.moved:
+            if moved.container == container["name"]:
+                _take_back_name(container, moved)
+    metadata = original["metadata"]
+    _drop_key(metadata, "annotations", STATUS)
+    if record.labelled:
+        _drop_key(metadata, "labels", OPT_IN)
+    if not metadata:
+        del original["metadata"]
+    return original
+
+
+def _refuse(view: pods.Pod) -> None:
+    if any(each.name == CONTAINER for each in [*(view.spec.init_containers or []), *view.spec.containers]):
+        raise CannotInjectError(f"has a container {CONTAINER} that is not from `pegel inject`; remove or rename it")
+    if view.spec.os is not None and view.spec.os.name == "windows":
+        raise CannotInjectError("runs on Windows, where the sidecar does not")
+    if view.spec.host_network:
+        raise CannotInjectError("uses hostNetwork, where the sidecar's ports would be the node's")
+    volumes = {each.name for each in view.spec.volumes or []} & _VOLUMES
+    if volumes:
+        raise CannotInjectError(f"has a volume of its own named {min(volumes)}, as the sidecar's; rename it")
+
+
+def _record(view: pods.Pod) -> _Record:
+    try:
+        return msgspec.json.decode(view.says(STATUS), type=_Record)
+    except msgspec.DecodeError as error:
+        raise CannotInjectError(f"has an annotation {STATUS} that is not from `pegel inject`: {error}") from error
+
+
+def _running(spec: Json) -> list[Json]:
+    return [*(spec.get("initContainers") or []), *spec["containers"]]
+
+
+def _give_up_names(container: Json, ports: tuple[Taken, ...]) -> list[_Moved]:
+    """Take the names of the ports from the container, and let its probes use the numbers."""
+    numbers = {each.name: each.port for each in ports if each.named and each.container == container["name"]}
+    moved = []
+    for index, port in enumerate(container.get("ports") or []):
+        name = port.get("name")
+        if name in numbers and port["containerPort"] == numbers[name]:
+            moved.append(_Moved(container["name"], name, port["containerPort"], index, list(port).index("name")))
+            del port["name"]
+    for at in _HANDLERS:
+        for handler in _handlers(container, at):
+            name = handler.get("port")
+            if name in numbers:
+                moved.append(_Moved(container["name"], name, numbers[name], handler=at))
+                handler["port"] = numbers[name]
+    return moved
+
+
+def _take_back_name(container: Json, moved: _Moved) -> None:
+    if moved.handler:
+        for handler in _handlers(container, moved.handler):
+            if handler.get("port") == moved.port:
+                handler["port"] = moved.name
+        return
+    ports = container.get("ports") or []
+    for port in [*ports[moved.index : moved.index + 1], *ports]:  # somebody may have added a port since
+        if port["containerPort"] == moved.port and "name" not in port:
+            _insert(port, moved.at, "name", moved.name)
+            return
+
+
+def _handlers(container: Json, at: str) -> list[Json]:
+    """The parts of a probe or lifecycle hook that may name a port."""
+    found: Any = container
+    for key in at.split("."):
+        found = (found or {}).get(key)
+    return [found[kind] for kind in ("httpGet", "tcpSocket") if found and found.get(kind)]
+
+
+def _append(parent: Json, key: str, item: Json) -> None:
+    parent[key] = [*(parent.get(key) or []), item]
+
+
+def _mapping(parent: Json, key: str, *, at: int | None = None) -> Json:
+    """The mapping at a key, made at a place among the keys, the last by default, where there is none."""
+    if parent.get(key) is None:
+        parent.pop(key, None)
+        _insert(parent, len(parent) if at is None else at, key, {})
+    mapping: Json = parent[key]
+    return mapping
+
+
+def _insert(mapping: Json, at: int, key: str, value: object) -> None:
+    items = list(mapping.items())
+    mapping.clear()
+    mapping.update([*items[:at], (key, value), *items[at:]])
+
+
+def _drop(parent: Json, key: str, names: set[str]) -> None:
+    kept = [each for each in parent.get(key) or [] if each.get("name") not in names]
+    if kept:
+        parent[key] = kept
+    else:
+        parent.pop(key, None)
+
+
+def _drop_key(parent: Json, key: str, inner: str) -> None:
+    parent[key].pop(inner, None)
+    if not parent[key]:
+        del parent[key]
