@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -29,6 +29,8 @@ MAX_HEADER_BYTES = 16 << 10
 MAX_BODIES_BYTES = 8 << 20
 """What the bodies of all connections may take together: a server may share a pod's memory with its traffic."""
 MAX_CONNECTIONS = 256
+_KEPT_CONNECTIONS = MAX_CONNECTIONS // 2
+"""With more than this a connection ends with its answer: some clients open one for each request and leave it open."""
 IDLE_SECONDS = 75.0
 _GZIP_FROM_BYTES = 1024
 _MAX_RAW_BYTES = 8 * MAX_BODY_BYTES  # small chunks weigh more than what they carry
@@ -142,7 +144,7 @@ class _Connection(asyncio.Protocol):
         self._handler = handler
         self._room = room
         self._held = 0
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = httptools.HttpRequestParser(self)
         self._queue: deque[tuple[Request | Response, bool]] = deque()
         """Requests, or the refusal of one, with whether the connection lives on after the answer."""
         self._task: asyncio.Task[None] | None = None
@@ -175,6 +177,7 @@ class _Connection(asyncio.Protocol):
         self._idle.cancel()
         self._room.connections -= 1
         self._hold(-self._held)
+        self._parser = None  # it holds this connection: no collector should have to find that out
         self._queue.clear()
         if self._task:
             self._task.cancel()
@@ -241,7 +244,11 @@ class _Connection(asyncio.Protocol):
         self._requests += 1
         path = self._url.decode("latin-1").partition("?")[0]
         request = Request(self._parser.get_method().decode("latin-1"), path, self._headers, bytes(self._body))
-        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
+        keep_alive = (
+            self._parser.should_keep_alive()
+            and not self._parser.should_upgrade()
+            and self._room.connections <= _KEPT_CONNECTIONS
+        )
         self._done_reading = not keep_alive
         self._reset()
         if len(self._queue) >= _MAX_PIPELINED:

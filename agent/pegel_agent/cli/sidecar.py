@@ -2,19 +2,41 @@
 
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 from pegel_exporters.errors import UserError
 
+if TYPE_CHECKING:
+    from pegel_exporters.serving import Address
+
+    from pegel_agent.sidecar.tap.forwarder import Forward
+
 T = TypeVar("T")
 _LOOPBACK = {"", "127.0.0.1", "::1", "localhost"}
+_EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104
+_UPSTREAM = "127.0.0.1:8501"
 
 
 @click.command()
-@click.option("--listen", default=":15080", metavar="ADDRESS", help="Where clients send their requests.")
-@click.option("--upstream", default="127.0.0.1:8501", metavar="ADDRESS", help="Where the model listens.")
+@click.option(
+    "--mode",
+    type=click.Choice(["proxy", "sink"]),
+    default="proxy",
+    help="Forward the model's traffic, or receive the events of KServe's payload logger.",
+)
+@click.option(
+    "--listen", default=":15080", metavar="ADDRESS", help="Where clients send their requests, or the logger its events."
+)
+@click.option("--upstream", metavar="ADDRESS", help=f"Where the model listens; by default {_UPSTREAM}.")
+@click.option(
+    "--forward",
+    multiple=True,
+    metavar="LISTEN=UPSTREAM",
+    help="One more port of the model; may be repeated. HTTP/1.1 is watched there too, gRPC is only forwarded.",
+)
 @click.option("--admin", default=":9466", metavar="ADDRESS", help="Metrics, health, feedback and the status page.")
 @click.option("--model-name", help="Label model_name; by default the profile's, else 'model'.")
 @click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
@@ -29,8 +51,10 @@ _LOOPBACK = {"", "127.0.0.1", "::1", "localhost"}
 )  # fmt: skip
 @click.option("--feedback-token", type=click.Path(), metavar="FILE", help="Bearer token that guards POST /v1/feedback.")
 def command(
+    mode: str,
     listen: str,
-    upstream: str,
+    upstream: str | None,
+    forward: tuple[str, ...],
     admin: str,
     model_name: str | None,
     model_version: str | None,
@@ -40,12 +64,21 @@ def command(
     harmless_drift: float,
     feedback_token: str | None,
 ) -> int:
-    """Next to a model: forward its traffic untouched and watch a copy of it for drift and accuracy.
+    """Next to a model: watch its traffic for drift and accuracy.
+
+    In the mode proxy requests pass through untouched and a copy is read. In the mode sink KServe's payload logger tells
+    of them, and nothing is in their way.
 
     \b
-    Example, for a model that listens on port 8501:
+    Example, for a model that listens on port 8501, and for gRPC on 8500:
       pegel sidecar --upstream 127.0.0.1:8501 --profile profile.json
-    Send requests to port 15080, open http://localhost:9466/
+      pegel sidecar --forward :15081=127.0.0.1:8500 --profile profile.json
+    Send requests to port 15080 (gRPC: 15081), open http://localhost:9466/
+
+    \b
+    Example, for an InferenceService with `logger: {mode: all, url: http://HOST:15080}`:
+      pegel sidecar --mode sink --profile profile.json
+    The logger tells nothing of durations, errors and requests under way.
     """
     from pegel_exporters.serving import Address, read_token
 
@@ -53,11 +86,17 @@ def command(
     from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
     from pegel_agent.statistics.budget import budget_windows, parse_window
 
+    if mode == "sink" and (upstream is not None or forward):
+        given = "--forward" if upstream is None else "--upstream"
+        raise UserError(f"{given} goes with --mode proxy; a sink forwards nothing")
     traffic = _option("--listen", Address.parse, listen)
-    model = _option("--upstream", Address.parse, upstream)
+    model = _option("--upstream", Address.parse, upstream or _UPSTREAM) if mode == "proxy" else None
+    forwards = tuple(_option("--forward", _forward, text) for text in forward)
     operators = _option("--admin", Address.parse, admin)
-    if traffic.port == model.port and (traffic.host in {"", model.host} and model.host in _LOOPBACK):
-        raise UserError(f"--upstream {upstream} is where Pegel itself listens; it needs the model's own port")
+    _check_ports(
+        [("--listen", traffic), ("--admin", operators), *(("--forward", each.listen) for each in forwards)],
+        [*([("--upstream", model)] if model else []), *(("--forward", each.upstream) for each in forwards)],
+    )
     if not 0 <= harmless_drift <= 1:  # NaN is neither
         raise UserError(f"--harmless-drift: {harmless_drift:g} is not between 0 and 1")
     size = _option("--window", parse_window, window)
@@ -68,6 +107,7 @@ def command(
         ForwarderSettings(
             listen=traffic,
             upstream=model,
+            forwards=forwards,
             admin=operators,
             model_name=model_name,
             model_version=model_version,
@@ -84,6 +124,28 @@ def command(
             ),
         )
     )
+
+
+def _forward(text: str) -> "Forward":
+    from pegel_exporters.serving import Address
+
+    from pegel_agent.sidecar.tap.forwarder import Forward
+
+    listen, found, upstream = text.partition("=")
+    if not found:
+        raise UserError(f"{text!r} is not LISTEN=UPSTREAM; write :15081=127.0.0.1:8500")
+    return Forward(Address.parse(listen), Address.parse(upstream))
+
+
+def _check_ports(listens: "list[tuple[str, Address]]", upstreams: "list[tuple[str, Address]]") -> None:
+    """Each port is listened on once, and none of them is an upstream: that would be forwarded for ever."""
+    for (option, here), (other, there) in combinations(listens, 2):
+        if here.port == there.port != 0 and (here.host == there.host or _EVERYWHERE & {here.host, there.host}):
+            raise UserError(f"{other} {there} and {option} {here} are the same port")
+    for option, model in upstreams:
+        for _, here in listens:
+            if here.port == model.port and model.host in _LOOPBACK and here.host in _EVERYWHERE | {model.host}:
+                raise UserError(f"{option} {model} is where Pegel itself listens; it needs the model's own port")
 
 
 def _installed_version() -> str:

@@ -1,13 +1,15 @@
-"""Which requests ask a model for a prediction, by their start line, and in which protocol."""
+"""The protocols, and which requests ask a model for a prediction in one of them, by their start line."""
 
 import re
 
 TFSERVING = "tfserving"
 OPEN_INFERENCE = "oip"
 OTHER = "other"
+CLOUDEVENTS = "cloudevents"
 
-PROTOCOLS = (TFSERVING, OPEN_INFERENCE, OTHER)
-"""The values of the label `protocol`. OTHER is any POST elsewhere: counted and timed, not decoded."""
+PROTOCOLS = (TFSERVING, OPEN_INFERENCE, OTHER, CLOUDEVENTS)
+"""The values of the label `protocol`. OTHER is any POST elsewhere: counted and timed, not decoded. CLOUDEVENTS is what
+KServe's payload logger tells: bodies of either of the first two, without the path that would say which."""
 
 _PATHS = (
     (TFSERVING, re.compile(rb"/v1/models/[^/:?]+(?:/(?:versions|labels)/[^/:?]+)?:(?:predict|classify|regress)")),

@@ -25,6 +25,8 @@ def refusal(tmp_path: Path) -> Callable[..., str]:
         temporary.mkdir()
         listen, admin, upstream = (f"127.0.0.1:{port}" for port in free_ports(3))
         addresses = {"--listen": listen, "--admin": admin, "--upstream": upstream}
+        if "sink" in options:
+            del addresses["--upstream"]
         given = [part for pair in addresses.items() if pair[0] not in options for part in pair]
         done = subprocess.run(
             [sys.executable, "-c", "from pegel_agent.cli.main import main; main()", "sidecar", *given, *options],
@@ -64,6 +66,23 @@ def _command_lines() -> list[str]:
         (["--listen", "here"], "'here' is not an address"),
         (["--upstream", "127.0.0.1:99999"], "99999"),
         (["--listen", ":8501", "--upstream", "127.0.0.1:8501"], "is where Pegel itself listens"),
+        (["--listen", "0.0.0.0:8501", "--upstream", "127.0.0.1:8501"], "is where Pegel itself listens"),
+        (["--admin", ":9", "--upstream", "127.0.0.1:9"], "--upstream 127.0.0.1:9 is where Pegel itself listens"),
+        (["--forward", ":15081=:15081"], "--forward :15081 is where Pegel itself listens"),
+        (["--listen", ":15080", "--forward", ":15081=127.0.0.1:15080"], "is where Pegel itself listens"),
+        (["--forward", ":1=127.0.0.1:2", "--forward", ":2=127.0.0.1:1"], "is where Pegel itself listens"),
+        (
+            ["--forward", ":15081=:1", "--forward", "127.0.0.1:15081=:2"],
+            "--forward 127.0.0.1:15081 and --forward :15081 are the same port",
+        ),
+        (["--listen", ":15080", "--forward", ":15080=:1"], "--forward :15080 and --listen :15080 are the same port"),
+        (["--listen", ":15080", "--admin", ":15080"], "are the same port"),
+        (["--forward", ":15081"], "':15081' is not LISTEN=UPSTREAM"),
+        (["--forward", "=127.0.0.1:1"], "--forward: '' is not an address"),
+        (["--forward", ":15081=model"], "--forward: 'model' is not an address"),
+        (["--mode", "mirror"], "--mode"),
+        (["--mode", "sink", "--forward", ":15081=127.0.0.1:1"], "--forward goes with --mode proxy"),
+        (["--mode", "sink", "--upstream", "127.0.0.1:1"], "--upstream goes with --mode proxy"),
         (["--harmless-drift", "nan"], "--harmless-drift"),
         (["--upstream", "http://127.0.0.1:8501"], "--upstream"),
         (["--profile", "/nowhere/profile.json"], "/nowhere/profile.json"),
@@ -87,11 +106,11 @@ def test_a_file_that_is_no_profile_is_named(content: str, refusal: Callable[...,
     assert str(path) in refusal("--profile", str(path))
 
 
-@pytest.mark.parametrize("option", ["--listen", "--admin"])
-def test_a_port_in_use_is_named(option: str, refusal: Callable[..., str]) -> None:
+@pytest.mark.parametrize(("option", "value"), [("--listen", ""), ("--admin", ""), ("--forward", "=127.0.0.1:1")])
+def test_a_port_in_use_is_named(option: str, value: str, refusal: Callable[..., str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert f"127.0.0.1:{port}" in refusal(option, f"127.0.0.1:{port}")
+        assert f"cannot listen on 127.0.0.1:{port}" in refusal(option, f"127.0.0.1:{port}{value}")
 
 
 def test_the_version_on_the_page_is_the_installed_one() -> None:
@@ -105,7 +124,8 @@ def test_an_option_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch
         assert b'model_name="wine"' in running.ask("/metrics")[1]
 
 
-def test_help_ends_with_an_example() -> None:
+def test_help_has_an_example_of_each_mode() -> None:
     program = [sys.executable, "-c", "from pegel_agent.cli.main import main; main()", "sidecar", "--help"]
     said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     assert "pegel sidecar --upstream 127.0.0.1:8501 --profile profile.json" in said
+    assert "pegel sidecar --mode sink --profile profile.json" in said

@@ -41,15 +41,17 @@ def require_success(exchange: Exchange) -> None:
         raise Undecodable("status")
 
 
-def request_id(exchange: Exchange, *body_ids: object) -> str | None:
+def request_id(exchange: Exchange, asked_id: object, answered_id: object) -> str | None:
     """The first usable id: in the bodies, then Ce-Id, then X-Request-Id; the request's before the answer's.
 
-    An id above MAX_ID_CHARACTERS is not used: ids are kept until their labels come.
+    Only a request's Ce-Id comes before the id in the answer's body, which servers make up where there was none in the
+    request's. An id above MAX_ID_CHARACTERS is not used: ids are kept until their labels come.
     """
     asked, answered = exchange.request_headers, exchange.response_headers
     for candidate in (
-        *body_ids,
+        asked_id,
         asked.get("ce-id"),
+        answered_id,
         answered.get("ce-id"),
         asked.get("x-request-id"),
         answered.get("x-request-id"),

@@ -23,13 +23,17 @@ _METHODS = {**_RELAYED, "/healthz": "GET", "/readyz": "GET", "/metrics": "GET"}
 
 
 class Admin:
-    """Answers the admin port. `version` is Pegel's; `draining` says that no new traffic is wanted."""
+    """Answers the admin port. `version` is Pegel's; `draining` says that no new traffic is wanted.
+
+    `upstreams` are the model's addresses, of which the first says whether it is ready; a sink has none.
+    """
 
     def __init__(
         self,
         *,
         counters: Counters,
         traffic: Traffic,
+        upstreams: tuple[Address, ...],
         folder: Path,
         version: str,
         feedback_token: str | None,
@@ -37,6 +41,7 @@ class Admin:
     ) -> None:
         self._counters = counters
         self._traffic = traffic
+        self._upstreams = upstreams
         self._socket = str(folder / frames.HTTP_SOCKET)
         self._version = version
         self._token = feedback_token
@@ -69,16 +74,14 @@ class Admin:
     async def _ready(self) -> Response:
         if self._draining():
             return text("shutting down", 503)
-        try:
-            async with asyncio.timeout(1.0):
-                _, writer = await asyncio.open_connection(self._traffic.host, self._traffic.port)
-        except (OSError, TimeoutError):
-            return text(f"the model does not listen on {self._upstream()}", 503)
-        writer.close()
+        for model in self._upstreams[:1]:
+            try:
+                async with asyncio.timeout(1.0):
+                    _, writer = await asyncio.open_connection(model.host, model.port)
+            except (OSError, TimeoutError):
+                return text(f"the model does not listen on {model}", 503)
+            writer.close()
         return text("ok")
-
-    def _upstream(self) -> str:
-        return str(Address(self._traffic.host, self._traffic.port))
 
     async def _metrics(self, request: Request) -> Response:
         openmetrics = wants_openmetrics(request.headers.get("accept", ""))
@@ -115,7 +118,7 @@ class Admin:
             p99_seconds=counters.quantile(0.99),
             refused=counters.refusals,
             refused_last_minute=counters.refusals_last_minute,
-            upstream=self._upstream(),
+            upstream=" or ".join(map(str, self._upstreams)),
         )
 
     async def _relay(self, method: str, path: str, body: bytes = b"") -> Response | None:

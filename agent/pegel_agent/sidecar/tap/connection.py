@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
+from pegel_exporters.serving import Address
+
 from pegel_agent.sidecar.tap.turns import Copying, Observer, Turns
 
 log = logging.getLogger("pegel")
@@ -26,18 +28,14 @@ _clock = time.monotonic
 
 
 class Traffic:
-    """All connections of the tap: where they go, what their exchanges are told to, what they have moved.
+    """All connections of the tap: what their exchanges are told to, and what they have moved.
 
     Exchanges are followed some milliseconds after their bytes have gone on, many chunks in one go: that costs less than
     half the time of following each chunk as it passes, because the code stays in the processor's caches. A go is small
     enough (half a millisecond) for the traffic not to notice.
     """
 
-    def __init__(
-        self, host: str, port: int, observer: Observer, *, refused: Callable[[], None], copying: Copying | None = None
-    ) -> None:
-        self.host = host
-        self.port = port
+    def __init__(self, observer: Observer, *, refused: Callable[[], None], copying: Copying | None = None) -> None:
         self.observer = observer
         self.refused = refused
         self.copying = copying or Copying()
@@ -150,10 +148,11 @@ class ModelSide(_Side):
 
 
 class ClientSide(_Side):
-    """The connection from a client; it opens the one to the model."""
+    """The connection from a client; it opens the one to the model at `upstream`."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, upstream: Address) -> None:
         super().__init__(traffic, Turns(traffic.observer, traffic.copying))
+        self._upstream = upstream
         self._early: list[bytes] = []
         self._connecting: asyncio.Task[None] | None = None
 
@@ -213,7 +212,7 @@ class ClientSide(_Side):
         loop = asyncio.get_running_loop()
         for pause in (*CONNECT_PAUSES_SECONDS, None):
             try:
-                await loop.create_connection(partial(ModelSide, self), self.traffic.host, self.traffic.port)
+                await loop.create_connection(partial(ModelSide, self), self._upstream.host, self._upstream.port)
                 break
             except OSError:
                 if pause is None:

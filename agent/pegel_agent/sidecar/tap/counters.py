@@ -92,6 +92,12 @@ class Counters:
         if exchange.protocol is OTHER:
             self.undecodable += 1
 
+    def told(self, protocol: str, status: int) -> None:
+        """Someone else saw an exchange, which was answered; how long that took was not told."""
+        self.total += 1
+        self._outcomes["ok"] += 1
+        self._requests[protocol, status] += 1
+
     def unfollowed(self) -> None:
         """A connection's exchanges can be followed no longer."""
         self.undecodable += 1
@@ -109,7 +115,8 @@ class Counters:
         if self.refusals > self._refusals_logged and not self._log_refusals_in:
             log.warning(
                 "the model does not accept connections (%d refused since the last such line, %d since the start):"
-                " does it listen on --upstream?", self.refusals - self._refusals_logged, self.refusals,
+                " does it listen where --upstream and --forward say?",
+                self.refusals - self._refusals_logged, self.refusals,
             )  # fmt: skip
             self._refusals_logged, self._log_refusals_in = self.refusals, REFUSAL_SECONDS
 

@@ -39,20 +39,27 @@ class Courier(asyncio.Protocol):
         protocol = exchange.protocol
         if protocol is None or protocol is OTHER or not exchange.status:
             return
-        if (
-            exchange.request is None
-            or self._transport is None
-            or self._batch_bytes + self._transport.get_write_buffer_size() > MAX_WAITING_BYTES
-        ):
+        if exchange.request is None:
             self._counters.shed += 1
             return
-        request, response = b"".join(exchange.request), b"".join(exchange.response)
-        header = frames.HEADER.pack(
-            len(request), len(response), _PROTOCOL_NUMBERS[protocol], exchange.status,
-            self._epoch + exchange.started, exchange.ended - exchange.started,
+        self.offer(
+            protocol, exchange.status, exchange.request, exchange.response,
+            began=exchange.started, took=exchange.ended - exchange.started,
         )  # fmt: skip
-        self._batch += (header, request, response)
-        self._batch_bytes += exchange.size
+
+    def offer(
+        self, protocol: str, status: int, request: list[bytes], response: list[bytes], *, began: float, took: float
+    ) -> None:
+        """Offer the parts of a request and of its answer, which began at this time of the monotonic clock."""
+        if self._transport is None or self._batch_bytes + self._transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+            self._counters.shed += 1
+            return
+        asked, answered = b"".join(request), b"".join(response)
+        header = frames.HEADER.pack(
+            len(asked), len(answered), _PROTOCOL_NUMBERS[protocol], status, self._epoch + began, took
+        )
+        self._batch += (header, asked, answered)
+        self._batch_bytes += len(asked) + len(answered)
         self._unacknowledged += 1
         if self._batch_bytes > _BATCH_BYTES:
             self.flush()

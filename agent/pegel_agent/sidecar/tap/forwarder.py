@@ -1,4 +1,5 @@
-"""The forwarder process: traffic through, exchanges counted, the analyser kept running, the admin port answered."""
+"""The forwarder process: traffic through or events in, exchanges counted, the analyser kept running, the admin port
+answered."""
 
 import asyncio
 import contextlib
@@ -8,6 +9,7 @@ import resource
 import signal
 import socket
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from pegel_agent.sidecar.tap.admin import Admin
 from pegel_agent.sidecar.tap.connection import ClientSide, Traffic, reset
 from pegel_agent.sidecar.tap.counters import Counters
 from pegel_agent.sidecar.tap.courier import Courier
+from pegel_agent.sidecar.tap.sink import Sink
 from pegel_agent.sidecar.tap.supervisor import keep_running
 from pegel_agent.sidecar.tap.turns import Observer
 
@@ -30,21 +33,32 @@ _COLLECT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class ForwarderSettings:
-    """Where the tap listens, where the model is, where operators look. `analyser` is None to only count.
-
-    An analyser that says nothing for `silence_seconds` is started again; after SIGTERM exchanges under way get
-    `drain_seconds` to end.
-    """
+class Forward:
+    """A port, and where its connections go. An upstream without a host is on this one."""
 
     listen: Address
     upstream: Address
+
+
+@dataclass(frozen=True, slots=True)
+class ForwarderSettings:
+    """Where the tap listens, where the model is, where operators look. `analyser` is None to only count.
+
+    Without `upstream` it forwards nothing: it listens for the events of KServe's payload logger, and each waits
+    `join_seconds` for its other half. `forwards` are more ports of the model. An analyser that says nothing for
+    `silence_seconds` is started again; after SIGTERM exchanges under way get `drain_seconds` to end.
+    """
+
+    listen: Address
+    upstream: Address | None
     admin: Address
     model_name: str
     model_version: str
     version: str
     analyser: AnalyserSettings | None
+    forwards: tuple[Forward, ...] = ()
     feedback_token: str | None = None
+    join_seconds: float = 300.0
     silence_seconds: float = 30.0
     drain_seconds: float = 25.0
 
@@ -71,9 +85,10 @@ def run(settings: ForwarderSettings) -> int:
     It is 2 when the analyser refuses its settings at its first start, having said why. Raises UserError for a port in
     use.
     """
-    traffic_socket, admin_socket = listen(settings.listen), listen(settings.admin)
+    addresses = (settings.admin, settings.listen, *(forward.listen for forward in settings.forwards))
+    admin_socket, *traffic_sockets = map(listen, addresses)
     _allow_many_connections()
-    return uvloop.run(_until_signalled(settings, traffic_socket, admin_socket))
+    return uvloop.run(_until_signalled(settings, traffic_sockets, admin_socket))
 
 
 def _allow_many_connections() -> None:
@@ -83,19 +98,19 @@ def _allow_many_connections() -> None:
 
 
 async def _until_signalled(
-    settings: ForwarderSettings, traffic_socket: socket.socket, admin_socket: socket.socket
+    settings: ForwarderSettings, traffic_sockets: Sequence[socket.socket], admin_socket: socket.socket
 ) -> int:
     loop = asyncio.get_running_loop()
     shutdown = _Shutdown()
     loop.add_signal_handler(signal.SIGTERM, partial(shutdown.ask, at_once=False))
     loop.add_signal_handler(signal.SIGINT, partial(shutdown.ask, at_once=True))
     with tempfile.TemporaryDirectory(prefix="pegel-") as folder:
-        return await _run(settings, traffic_socket, admin_socket, Path(folder), shutdown)
+        return await _run(settings, traffic_sockets, admin_socket, Path(folder), shutdown)
 
 
 async def _run(
     settings: ForwarderSettings,
-    traffic_socket: socket.socket,
+    traffic_sockets: Sequence[socket.socket],
     admin_socket: socket.socket,
     folder: Path,
     shutdown: _Shutdown,
@@ -103,30 +118,39 @@ async def _run(
     loop = asyncio.get_running_loop()
     counters = Counters(settings.model_name, settings.model_version)
     courier = Courier(counters)
-    traffic = Traffic(
-        settings.upstream.host or "127.0.0.1", settings.upstream.port,
-        Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused,
-    )  # fmt: skip
+    traffic = Traffic(Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused)
+    forwards = _forwards(settings)
     admin = Admin(
-        counters=counters, traffic=traffic, folder=folder, version=settings.version,
+        counters=counters, traffic=traffic, upstreams=tuple(each.upstream for each in forwards),
+        folder=folder, version=settings.version,
         feedback_token=settings.feedback_token, draining=shutdown.asked.is_set,
     )  # fmt: skip
     admin_server = await serve(admin, admin_socket)
-    traffic_server = await loop.create_server(lambda: ClientSide(traffic), sock=traffic_socket)
-    tasks = [loop.create_task(_housekeeping(counters))]
+    ticks = [counters.tick]
+    traffic_servers: list[asyncio.AbstractServer] = []
+    if forwards:
+        for each, sock in zip(forwards, traffic_sockets, strict=True):
+            traffic_servers.append(await loop.create_server(partial(ClientSide, traffic, each.upstream), sock=sock))
+    else:
+        sink = Sink(counters, courier, seconds=settings.join_seconds)
+        ticks.append(sink.tick)
+        traffic_servers.append(await serve(sink, traffic_sockets[0]))
+    tasks = [loop.create_task(_housekeeping(ticks))]
     if settings.analyser is not None:
         analyser = msgspec.structs.replace(settings.analyser, socket_folder=str(folder))
         tasks.append(loop.create_task(keep_running(analyser, courier, counters, shutdown.refuse,
                                                    silence_seconds=settings.silence_seconds)))  # fmt: skip
-    log.info("watching %s: %s to %s, status page on http://%s/", settings.model_name, settings.listen,
-             settings.upstream, Address(settings.admin.host or "localhost", settings.admin.port))  # fmt: skip
+    log.info("watching %s: %s, status page on http://%s/", settings.model_name,
+             ", ".join(f"{each.listen} to {each.upstream}" for each in forwards) or f"events on {settings.listen}",
+             Address(settings.admin.host or "localhost", settings.admin.port))  # fmt: skip
     # What start-up left is never garbage; from here on only cycles need a collector, now and then.
     gc.collect()
     gc.freeze()
     gc.disable()
     try:
         await shutdown.asked.wait()
-        traffic_server.close()
+        for server in traffic_servers:
+            server.close()
         await _drain(traffic, shutdown, settings.drain_seconds)
     finally:
         for task in tasks:
@@ -139,11 +163,22 @@ async def _run(
     return shutdown.code
 
 
-async def _housekeeping(counters: Counters) -> None:
+def _forwards(settings: ForwarderSettings) -> tuple[Forward, ...]:
+    """All that is forwarded, the model's first port first; nothing by a sink."""
+    if settings.upstream is None:
+        return ()
+    return tuple(
+        Forward(each.listen, Address(each.upstream.host or "127.0.0.1", each.upstream.port))
+        for each in (Forward(settings.listen, settings.upstream), *settings.forwards)
+    )
+
+
+async def _housekeeping(ticks: Sequence[Callable[[], None]]) -> None:
     seconds = 0
     while True:
         await asyncio.sleep(1.0)
-        counters.tick()
+        for tick in ticks:
+            tick()
         seconds += 1
         if seconds % _COLLECT_SECONDS == 0:
             gc.collect()

@@ -61,13 +61,14 @@ def test_null_is_missing() -> None:
     ("asked", "answered", "headers", "expected"),
     [
         ({"id": "a"}, {"id": "b"}, {"ce_id": "c"}, "a"),
-        ({}, {"id": "b"}, {"ce_id": "c"}, "b"),
+        ({}, {"id": "b"}, {"ce_id": "c"}, "c"),
+        ({}, {"id": "b"}, {"x_request_id": "d"}, "b"),
         ({}, {"id": None}, {"ce_id": "c", "x_request_id": "d"}, "c"),
         ({}, {}, {"x_request_id": "d"}, "d"),
         ({}, {}, {}, None),
     ],
 )
-def test_the_requests_id_comes_before_the_answers_and_both_before_headers(
+def test_an_id_that_the_client_chose_comes_before_one_that_the_server_made_up(
     asked: dict[str, Any], answered: dict[str, Any], headers: dict[str, str], expected: str | None
 ) -> None:
     sent = exchange(asked | {"inputs": [tensor([1], [1])]}, answered | {"outputs": [tensor([1], [1])]}, **headers)

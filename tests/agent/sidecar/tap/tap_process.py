@@ -31,7 +31,8 @@ import sys
 from dataclasses import replace
 import pegel_agent.sidecar.tap.forwarder as forwarder
 run = forwarder.run
-forwarder.run = lambda settings: run(replace(settings, silence_seconds={silence}, drain_seconds={drain}))
+times = dict(silence_seconds={silence}, drain_seconds={drain}, join_seconds={join})
+forwarder.run = lambda settings: run(replace(settings, **times))
 from pegel_agent.cli.main import main
 main()
 """
@@ -127,18 +128,21 @@ def gone(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def tap(upstream: int, *options: str, silence: float = 30, drain: float = 25, ready: bool = False) -> Iterator[Tap]:
-    """`pegel sidecar` in front of a port; its analyser is waited for when it must be `ready`."""
+def tap(
+    upstream: int | None, *options: str, silence: float = 30, drain: float = 25, join: float = 300, ready: bool = False
+) -> Iterator[Tap]:
+    """`pegel sidecar` in front of a port, or as a sink; its analyser is waited for when it must be `ready`."""
     port, admin = free_ports(2)
+    mode = ("--mode", "sink") if upstream is None else ("--upstream", f"127.0.0.1:{upstream}")
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder, "tmp")
         temporary.mkdir()
         log = Path(folder, "log")
-        program = [sys.executable, "-c", _WITH_SHORT_TIMES.format(silence=silence, drain=drain)]
+        program = [sys.executable, "-c", _WITH_SHORT_TIMES.format(silence=silence, drain=drain, join=join)]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*program, "sidecar", "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{upstream}",
-                 "--admin", f"127.0.0.1:{admin}", *options],
+                [*program, "sidecar", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
+                 *mode, *options],
                 env={**os.environ, "TMPDIR": str(temporary)}, stdout=output, stderr=output,
             )  # fmt: skip
         running = Tap(process, port, admin, temporary, log)

@@ -113,7 +113,7 @@ def test_what_fails_while_following_one_connection_stops_no_other(caplog: pytest
 
     async def pass_by() -> None:
         nothing = Observer(lambda exchange: None, lambda exchange, outcome: None, lambda: None)
-        traffic = Traffic("127.0.0.1", 1, nothing, refused=lambda: None)
+        traffic = Traffic(nothing, refused=lambda: None)
         traffic.passed(fails, b"a", 1.0)
         traffic.passed(lambda data, now: heard.append(data), b"b", 2.0)
         assert heard == []
