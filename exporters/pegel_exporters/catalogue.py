@@ -174,6 +174,21 @@ GPU_POWER_LIMIT = Metric("nvidia_gpu_power_limit_watts", "gauge", "Power limit i
 GPU_ENERGY = Metric("nvidia_gpu_energy_joules_total", "counter", "Energy used since the driver was loaded.", _GPU)
 GPU_TEMPERATURE = Metric("nvidia_gpu_temperature_celsius", "gauge", "Temperature.", (*_GPU, "sensor"))
 GPU_CLOCK = Metric("nvidia_gpu_clock_hertz", "gauge", "Clock frequency.", (*_GPU, "clock"))
+GPU_POD_ALLOCATED = Metric(
+    "nvidia_gpu_pod_allocated", "gauge",
+    "Always 1; a container and the GPU or MIG device that it holds: exclusive, mig, or equal_share where others may "
+    "hold it too.",
+    ("namespace", "pod", "container", "uuid", "mig_uuid", "attribution"),
+)  # fmt: skip
+GPU_POD_RESOURCES_UP = Metric("nvidia_gpu_pod_resources_up", "gauge", "1 while the kubelet answers who holds the GPUs.")
+GPU_POD_RESOURCES_AGE = Metric(
+    "nvidia_gpu_pod_resources_age_seconds", "gauge",
+    "Age of the kubelet's last good answer, which counts for 60 seconds.",
+)  # fmt: skip
+GPU_POD_RESOURCES_UNKNOWN = Metric(
+    "nvidia_gpu_pod_resources_unknown_devices", "gauge",
+    "Device ids in that answer that fit no GPU of this node: their form or their number is not known.",
+)  # fmt: skip
 GPU_DUTY_CYCLE = Metric(
     "nvidia_gpu_duty_cycle", "gauge",
     "Percent of the sample period in which a kernel ran (the older name of nvidia_gpu_utilization_ratio).",

@@ -6,6 +6,7 @@ import click
 from pegel_exporters.errors import UserError
 
 if TYPE_CHECKING:
+    from pegel_exporters.gpu.exporter import Ask
     from pegel_exporters.gpu.metrics import MetricSet
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
@@ -18,16 +19,24 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
 @click.option(
     "--simulate", metavar="NAME|FILE", help="Simulate GPUs: dgx-a100, h100-mig, t4-time-sliced, v100 or a file."
 )
-def command(listen: str, interval: str, metrics: str, simulate: str | None) -> None:
+@click.option(
+    "--pod-resources", metavar="SOCKET",
+    help="Ask the kubelet behind this socket which pods hold the GPUs; UID 0 may.",
+)  # fmt: skip
+def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_resources: str | None) -> None:
     """Publish this node's GPU metrics for Prometheus.
 
     Reads the GPUs through the NVIDIA driver's own library, NVML, and needs no privileges. Without a driver it
-    says so, serves nvidia_gpu_up 0 and waits for one.
+    says so, serves nvidia_gpu_up 0 and waits for one. Which pods hold a GPU is the kubelet's to tell, where it is
+    asked: its last answer counts for 60 seconds.
 
     \b
     Example, without a GPU:
       pegel gpu-exporter --simulate dgx-a100 --listen 127.0.0.1:9465
       curl 127.0.0.1:9465/metrics
+    \b
+    On a node, with its pods:
+      pegel gpu-exporter --pod-resources /var/lib/kubelet/pod-resources/kubelet.sock
     """
     import asyncio
     import importlib.util
@@ -44,12 +53,20 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None) -> N
     source = simulated.source(simulate) if simulate else None
     if source is None and importlib.util.find_spec("pynvml") is None:
         raise ModuleNotFoundError(name="nvidia-ml-py")
+    ask = _kubelet(pod_resources) if pod_resources is not None else None
     with open_socket(address) as sock:
         what = f"simulated GPUs ({simulate})" if simulate else "this node's GPUs"
         logging.getLogger("pegel").info(
             "serving %s on http://%s/metrics", what, Address(address.host or "localhost", sock.getsockname()[1])
         )
-        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source))
+        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source, ask=ask))
+
+
+def _kubelet(path: str) -> "Ask":
+    """What asks the kubelet. Its library is loaded only where it is wanted. Raises UserError."""
+    from pegel_exporters.gpu.kubelet import Kubelet
+
+    return Kubelet(path).holdings
 
 
 def _seconds(text: str) -> float:

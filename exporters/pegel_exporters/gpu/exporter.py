@@ -1,6 +1,7 @@
 """The exporter as it runs: readings in at an interval, the page out as often as it is asked for.
 
-Reading and rendering are two loops, so that a driver that hangs makes readings older, never the page slower.
+Reading, asking the kubelet and rendering are loops of their own, so that a driver or a kubelet that hangs makes what
+they told older, never the page slower.
 """
 
 import asyncio
@@ -10,13 +11,16 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.metadata import version
 
 from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
 from pegel_exporters.gpu import page
 from pegel_exporters.gpu.fleet import Watch
-from pegel_exporters.gpu.metrics import MetricSet, families
+from pegel_exporters.gpu.metrics import Fleet, MetricSet, families
+from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
+from pegel_exporters.gpu.pods import PodsWatch
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node
 from pegel_exporters.gpu.simulated import Source
 from pegel_exporters.gpu.worker import Worker
@@ -25,20 +29,24 @@ from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
 log = logging.getLogger("pegel")
 
 Read = Callable[[], Awaitable[Node]]
+Ask = Callable[[], Awaitable[tuple[Holding, ...]]]
 
 LONGEST_PAUSE_SECONDS = 30.0
 """How long a missing driver is left alone before it is looked for again."""
 STALE_SECONDS = 15.0
 """Age at which a reading's values leave the page, or three intervals if that is longer."""
 SHORTEST_TIMEOUT_SECONDS = 2.0
+SHORTEST_ASK_SECONDS, LONGEST_ASK_SECONDS = 1.0, 10.0
+"""The kubelet is asked at the interval within these bounds: its rate limit is one for all of its clients."""
 
 
 class Exporter:
-    """What the page shows, kept up to date by `watch` and `render`, answered by `handle`."""
+    """What the page shows, kept up to date by `watch`, `attribute` and `render`, answered by `handle`."""
 
     def __init__(self, *, interval: float, sets: tuple[MetricSet, ...]) -> None:
         self._interval = interval
         self._sets = sets
+        self._pods: PodsWatch | None = None
         self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
         self._renderers = Renderer(), Renderer()
         self._build = Family(catalogue.BUILD_INFO, {(version("pegel"),): 1.0})
@@ -65,6 +73,24 @@ class Exporter:
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
 
+    async def attribute(self, ask: Ask) -> None:
+        """Ask the kubelet who holds the GPUs, at every interval or so. Runs until cancelled."""
+        self._pods = pods = PodsWatch()
+        pause = min(max(self._interval, SHORTEST_ASK_SECONDS), LONGEST_ASK_SECONDS)
+        while True:
+            began = time.monotonic()
+            try:
+                holdings = await ask()
+            except KubeletUnavailableError as error:
+                for line in pods.failed(error):
+                    log.warning("%s", line)
+            else:
+                now = time.monotonic()
+                for line in pods.took(holdings, self._watch.fleet(now), now):
+                    log.info("%s", line)
+            self._changed.set()
+            await asyncio.sleep(began + pause - time.monotonic())
+
     async def render(self) -> None:
         """Render after every reading, and at every interval without one: ages grow. Runs until cancelled."""
         while True:
@@ -75,8 +101,12 @@ class Exporter:
             self._page = self._render()
 
     def _render(self) -> Page:
-        fleet = self._watch.fleet(time.monotonic())
-        return Page.of((self._build, *families(fleet, self._sets)), *self._renderers)
+        return Page.of((self._build, *families(self._fleet(), self._sets)), *self._renderers)
+
+    def _fleet(self) -> Fleet:
+        now = time.monotonic()
+        fleet = self._watch.fleet(now)
+        return replace(fleet, pods=self._pods.pods(fleet, now)) if self._pods else fleet
 
     async def handle(self, request: Request) -> Response:
         """Answer /metrics, /healthz, /readyz (the driver was asked once, whatever it said) and /."""
@@ -90,8 +120,7 @@ class Exporter:
             case "/readyz":
                 return text("ready") if self._asked else text("the driver was not asked yet", 503)
             case "/":
-                fleet = self._watch.fleet(time.monotonic())
-                return Response(200, page.page(fleet), "text/html; charset=utf-8")
+                return Response(200, page.page(self._fleet()), "text/html; charset=utf-8")
             case _:
                 return text("not found; there are /, /metrics, /healthz and /readyz", 404)
 
@@ -107,8 +136,18 @@ def _metrics(request: Request, rendered: Page) -> Response:
     return Response(200, body, OPENMETRICS if opened else TEXT, encoding="gzip" if packed else "")
 
 
-async def run(sock: socket.socket, *, interval: float, sets: tuple[MetricSet, ...], simulate: Source | None) -> None:
-    """Export until SIGTERM or SIGINT. `interval` is in seconds; `simulate` stands in for the driver."""
+async def run(
+    sock: socket.socket,
+    *,
+    interval: float,
+    sets: tuple[MetricSet, ...],
+    simulate: Source | None,
+    ask: Ask | None = None,
+) -> None:
+    """Export until SIGTERM or SIGINT. `interval` is in seconds; `simulate` stands in for the driver.
+
+    `ask` tells who holds the GPUs; without it the page says nothing of pods.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,6 +160,8 @@ async def run(sock: socket.socket, *, interval: float, sets: tuple[MetricSet, ..
         asyncio.create_task(exporter.render()),
         asyncio.create_task(stop.wait()),
     ]
+    if ask:
+        loops.append(asyncio.create_task(exporter.attribute(ask)))
     try:
         done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

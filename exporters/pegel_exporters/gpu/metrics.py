@@ -11,6 +11,7 @@ from typing import Literal
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
 from pegel_exporters.exposition import Family, Histogram, LabelValues
+from pegel_exporters.gpu.attribution import Allocations
 from pegel_exporters.gpu.readings import Reading
 
 MetricSet = Literal["native", "legacy"]
@@ -46,10 +47,25 @@ class Gauge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
-    """Everything the page tells: the driver, as last seen, and its GPUs.
+class Pods:
+    """Who holds the GPUs: the kubelet's last good answer, how old that is, and whether it answers now.
 
-    `listed` is None while the driver does not answer, and `error` says why.
+    `allocations` is None before the first answer, and when the last is older than `kept_seconds`. `error` says why the
+    kubelet does not answer, empty when it does or was not asked yet.
+    """
+
+    up: bool
+    age_seconds: float | None
+    kept_seconds: float
+    allocations: Allocations | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Everything the page tells: the driver, as last seen, its GPUs, and who holds them.
+
+    `listed` is None while the driver does not answer, and `error` says why. `pods` is None where nobody asks.
     """
 
     driver_version: str = ""
@@ -58,6 +74,7 @@ class Fleet:
     listed: int | None = None
     error: str = ""
     gauges: tuple[Gauge, ...] = ()
+    pods: Pods | None = None
 
 
 def families(fleet: Fleet, sets: Iterable[MetricSet] = METRIC_SETS) -> tuple[Family, ...]:
@@ -96,6 +113,21 @@ def _native(fleet: Fleet) -> tuple[Family, ...]:
             catalogue.GPU_CLOCK,
             {(*_ids(gpu), clock): value for gpu in shown for clock, value in gpu.clocks_hertz.items()},
         ),
+        *(_pods(fleet.pods) if fleet.pods else ()),
+    )
+
+
+def _pods(pods: Pods) -> tuple[Family, ...]:
+    told = pods.allocations
+    held: dict[LabelValues, float | Histogram] = {
+        (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid, one.attribution): 1.0
+        for one in (told.held if told else ())
+    }
+    return (
+        Family(catalogue.GPU_POD_ALLOCATED, held),
+        Family(catalogue.GPU_POD_RESOURCES_UP, {(): float(pods.up)}),
+        Family(catalogue.GPU_POD_RESOURCES_AGE, {} if pods.age_seconds is None else {(): pods.age_seconds}),
+        Family(catalogue.GPU_POD_RESOURCES_UNKNOWN, {(): float(len(told.unknown))} if told else {}),
     )
 
 

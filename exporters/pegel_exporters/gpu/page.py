@@ -5,7 +5,8 @@ from html import escape
 
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
-from pegel_exporters.gpu.metrics import Fleet, Gauge, possible
+from pegel_exporters.gpu.attribution import Allocation
+from pegel_exporters.gpu.metrics import Fleet, Gauge, Pods, possible
 
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d5d9de, #3a4149); --quiet: light-dark(#57606a, #9aa4af);
@@ -25,8 +26,9 @@ small { color: var(--quiet); }
 
 def page(fleet: Fleet, *, refresh_seconds: int = 10) -> bytes:
     """The page of a node. It reloads itself every `refresh_seconds`."""
-    rows = "".join(_row(gauge) for gauge in fleet.gauges)
-    table = f'<div class="table"><table><thead><tr>{_HEAD}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = "".join(_row(gauge, fleet.pods) for gauge in fleet.gauges)
+    head = _HEAD + ('<th scope="col">Held by</th>' if fleet.pods else "")
+    table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pegel: GPUs</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -34,6 +36,7 @@ def page(fleet: Fleet, *, refresh_seconds: int = 10) -> bytes:
 <body><h1>GPUs of this node</h1>
 <p>{_state(fleet)}</p>
 {table if rows else ""}
+{_pods(fleet) if fleet.pods else ""}
 <p class="quiet">The numbers are at <a href="metrics">/metrics</a>, for Prometheus.</p>
 </body></html>
 """.encode()
@@ -50,6 +53,57 @@ def _state(fleet: Fleet) -> str:
     )
 
 
+def _pods(fleet: Fleet) -> str:
+    """How the kubelet answers, and what it told that stands in no GPU's row."""
+    pods = fleet.pods
+    assert pods
+    parts = [_kubelet(pods)]
+    told = pods.allocations
+    shown = {gauge.reading.uuid for gauge in fleet.gauges}
+    if elsewhere := [one for one in (told.held if told else ()) if one.uuid not in shown - {""}]:
+        rows = "".join(f"<li>{escape(one.mig_uuid or one.uuid)}: {_holder(one)}</li>" for one in elsewhere)
+        parts.append(f"<p>Held, and in no row above:</p><ul>{rows}</ul>")
+    if told and told.unknown:
+        ids = escape(", ".join(told.unknown))
+        parts.append(
+            f'<p><span class="bad">Device ids that fit no GPU of this node: {ids}.</span> '
+            "Pegel does not know their form, or their number is no GPU's here.</p>"
+        )
+    return "\n".join(parts)
+
+
+def _kubelet(pods: Pods) -> str:
+    age = "" if pods.age_seconds is None else f"{pods.age_seconds:.0f} s ago"
+    if pods.up:
+        return f'<p class="quiet">Who holds a GPU is what the kubelet told {age}.</p>'
+    if not pods.error:
+        return '<p class="quiet">The kubelet has not been asked yet who holds the GPUs.</p>'
+    if pods.allocations is None:
+        effect = "So it is not known who holds the GPUs."
+    else:
+        effect = f"Its answer of {age} is shown until it is {pods.kept_seconds:.0f} s old."
+    return (
+        f'<p><span class="bad">The kubelet does not tell who holds the GPUs: {escape(pods.error)}.</span> {effect}</p>'
+    )
+
+
+_WAYS = {"exclusive": "alone", "mig": "a MIG device", "equal_share": "shared"}
+
+
+def _holder(one: Allocation) -> str:
+    name = escape(f"{one.namespace}/{one.pod}")
+    return f"{name} <small>{escape(one.container)}, {_WAYS[one.attribution]}</small>"
+
+
+def _holders(uuid: str, pods: Pods) -> str:
+    """Those of one GPU. It is held by nobody only if everything that is held has a GPU."""
+    told = pods.allocations
+    if told and (holders := [_holder(one) for one in told.held if uuid and one.uuid == uuid]):
+        return "<br>".join(holders)
+    free = told and uuid and not told.unknown and all(one.uuid for one in told.held)
+    return f'<span class="quiet">{"nobody" if free else "unknown"}</span>'
+
+
 _HEAD = "".join(
     f'<th scope="col"{kind}>{title}</th>'
     for title, kind in (
@@ -59,7 +113,7 @@ _HEAD = "".join(
 )  # fmt: skip
 
 
-def _row(gauge: Gauge) -> str:
+def _row(gauge: Gauge, pods: Pods | None) -> str:
     gpu = gauge.reading
     state = "up" if gauge.up else f'<span class="bad">{escape(gauge.error or "no answer")}</span>'
     age = "never" if gauge.age_seconds is None else f"{gauge.age_seconds:.0f} s ago"
@@ -81,7 +135,8 @@ def _row(gauge: Gauge) -> str:
         age,
     )
     cells = "".join(f'<td class="number">{cell}</td>' for cell in numbers)
-    return f"<tr>{texts}{cells}</tr>"
+    holders = f"<td>{_holders(gpu.uuid, pods)}</td>" if pods else ""
+    return f"<tr>{texts}{cells}{holders}</tr>"
 
 
 def _meter(ratio: float) -> str:

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from pegel_exporters.gpu.readings import Node, Reading
 
+from tests.exporters.gpu.kubelet_server import KubeletServer
+
 SOURCE = Path(__file__).parents[2] / "nvml" / "double.c"
 WAIT_SECONDS = 30.0
 
@@ -214,3 +216,12 @@ def run_exporter(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         if command.process.poll() is None:
             command.process.kill()
             command.process.wait()
+
+
+@pytest.fixture
+def kubelet(tmp_path: Path) -> Iterator[KubeletServer]:
+    """A kubelet that is running; it is ended with the test."""
+    server = KubeletServer(tmp_path / "kubelet.sock")
+    server.start()
+    yield server
+    server.stop()

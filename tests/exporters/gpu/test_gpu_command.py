@@ -273,7 +273,7 @@ def refused(options: list[str], reason: str) -> None:
 def test_the_exporter_imports_nothing_heavy() -> None:
     code = (
         "import sys, pegel_exporters.gpu.exporter\n"
-        "print(sorted({'numpy', 'scipy', 'jinja2', 'pynvml', 'msgspec'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'scipy', 'jinja2', 'pynvml', 'msgspec', 'h2'} & set(sys.modules)))"
     )
     assert output_of(sys.executable, "-c", code) == "[]\n"
 
