@@ -29,6 +29,7 @@ tools: $(VENV)/.demo-ready ## install the real components that the integration t
 	@tests/install-tools
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/modelservers/install-mlserver >/dev/null
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/apiserver/install-kubernetes >/dev/null
+	@tests/images/install-builder >/dev/null
 
 lint: $(VENV)/.test-ready ## style, types, floors
 	$(BIN)/ruff check .
@@ -49,6 +50,12 @@ bench: $(VENV)/.test-ready ## measure the budgets, side by side (BENCH_SECONDS b
 pictures: $(VENV)/.test-ready tools ## take the README's picture anew
 	PEGEL_PICTURES=docs $(BIN)/python -m pytest tests/integration/test_demo.py -k whole
 
+# Images have one Python and one system, and the versions that are tested.
+LOCK_IMAGE := uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-header -c locks/demo.txt
 lock: ## resolve the locked versions anew
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra demo pyproject.toml -o locks/demo.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra test -c locks/demo.txt pyproject.toml -o locks/test.txt
+	$(LOCK_IMAGE) --extra exporter pyproject.toml -o locks/exporter.txt
+	$(LOCK_IMAGE) --extra sidecar pyproject.toml -o locks/sidecar.txt
+	$(LOCK_IMAGE) --extra cluster --extra rules --extra dashboards pyproject.toml -o locks/cluster.txt
+	echo hatchling | $(LOCK_IMAGE) - -o locks/build.txt

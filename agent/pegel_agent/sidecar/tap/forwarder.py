@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import uvloop
+from pegel_exporters.errors import UserError
 from pegel_exporters.serving import Address, listen, serve
 
 from pegel_agent.sidecar.settings import AnalyserSettings
@@ -104,8 +105,18 @@ async def _until_signalled(
     shutdown = _Shutdown()
     loop.add_signal_handler(signal.SIGTERM, partial(shutdown.ask, at_once=False))
     loop.add_signal_handler(signal.SIGINT, partial(shutdown.ask, at_once=True))
-    with tempfile.TemporaryDirectory(prefix="pegel-") as folder:
+    with _temporary_folder() as folder:
         return await _run(settings, traffic_sockets, admin_socket, Path(folder), shutdown)
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="pegel-")
+    except OSError as error:
+        raise UserError(
+            "no folder can be written to, which the sockets between the two processes need: in a container with a "
+            "read-only root, mount an emptyDir at /tmp"
+        ) from error
 
 
 async def _run(
