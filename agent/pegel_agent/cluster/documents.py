@@ -17,6 +17,7 @@ from pegel_exporters.errors import UserError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_DIRECTIVES = re.compile(r"(?:\s*(?:[%#].*)?\r?\n)*")
 _MOST_NODES = 200_000
 _WIDTH = 4096
 """Lines are never folded."""
@@ -59,6 +60,8 @@ def split(source: str, text: str) -> list[Document]:
     Raises UserError for what is no YAML, or is too large when its aliases are written out.
     """
     starts = [0, *(match.start() for match in _SEPARATOR.finditer(text) if match.start())]
+    if len(starts) > 1 and "%" in text[: starts[1]] and _DIRECTIVES.fullmatch(text[: starts[1]]):
+        del starts[1]  # directives, as `%YAML 1.1`, are part of the document that they stand before
     ends = [*starts[1:], len(text)]
     return [_read(source, text[start:end], text.count("\n", 0, start)) for start, end in zip(starts, ends, strict=True)]
 
@@ -98,8 +101,10 @@ def with_value(document: Document, value: Any) -> str:
     if value == document.value and _same_order(value, document.value):
         return document.text
     if document.text.lstrip().startswith("{"):
-        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    text = _rewritten(document, value)
+        indent = re.search(r"^( +)\S", document.text, re.MULTILINE)
+        text = json.dumps(value, indent=len(indent[1]) if indent else None, ensure_ascii=False) + "\n"
+    else:
+        text = _rewritten(document, value)
     # Where the two libraries read something differently, comments are given up, never the meaning.
     if not text or _load(text) != value:
         plain = yaml.safe_dump(value, sort_keys=False, width=_WIDTH, allow_unicode=True)
@@ -115,13 +120,14 @@ def _rewritten(document: Document, value: Any) -> str:
     """The text with the change in it and everything else as it was; empty where that can't be done."""
     rewriter = ruamel.yaml.YAML()
     rewriter.preserve_quotes = True
+    rewriter.brace_single_entry_mapping_in_flow_sequence = True
     rewriter.width = _WIDTH
     try:
-        tree = rewriter.load(document.text)
+        tree = rewriter.load(document.text.replace("\r\n", "\n"))
     except ruamel.yaml.error.YAMLError:
         return ""
-    offset = _sequence_offset(tree)
-    rewriter.indent(mapping=2, sequence=2 + offset, offset=offset)
+    step, offset = _step(tree) or 2, _sequence_offset(tree)
+    rewriter.indent(mapping=step, sequence=2 + offset, offset=offset)
     rewriter.explicit_start = _SEPARATOR.match(document.text) is not None
     out = io.StringIO()
     rewriter.dump(value if document.has_aliases else _carry(tree, document.value, value), out)
@@ -179,12 +185,22 @@ def _same_order(one: Any, other: Any) -> bool:
     return True
 
 
+def _step(tree: Any) -> int:
+    """How far mappings are indented below the key that holds them; 0 where there is none."""
+    if isinstance(tree, CommentedMap):
+        for value in tree.values():
+            if isinstance(value, CommentedMap) and value and not value.fa.flow_style():
+                return int(value.lc.col - tree.lc.col)
+    children = tree.values() if isinstance(tree, CommentedMap) else tree if isinstance(tree, CommentedSeq) else ()
+    return next((found for value in children if (found := _step(value))), 0)
+
+
 def _sequence_offset(tree: Any) -> int:
-    """How far lists are indented below the key that holds them: people write 0 or 2, and one all over a file."""
+    """How far the dashes of lists are indented below the key that holds them."""
     if isinstance(tree, CommentedMap):
         for key, value in tree.items():
             if isinstance(value, CommentedSeq) and value and not value.fa.flow_style():
-                return 2 if value.lc.col > tree.lc.key(key)[1] + 1 else 0
+                return max(0, int(value.lc.col - tree.lc.key(key)[1]))
             if found := _sequence_offset(value):
                 return found
     if isinstance(tree, CommentedSeq):

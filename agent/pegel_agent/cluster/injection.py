@@ -5,7 +5,9 @@ whichever container owns it; the model keeps its number. What was changed is wri
 `pegel.dev/injected`, from which `eject` gives the original back.
 """
 
+import contextlib
 import copy
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,10 @@ from pegel_agent.cluster.sidecar import CONTAINER, LABEL, PROFILE_VOLUME, TEMPOR
 STATUS = LABEL + "injected"
 """The annotation that says a pod is injected, and what `eject` needs to know."""
 OPT_IN = LABEL + "inject"
+_KNOWN = {
+    STATUS,
+    *(LABEL + name for name in ("inject", "port", "profile", "mode", "model-name", "model-version", "team")),
+}
 _VOLUMES = {TEMPORARY_VOLUME, PROFILE_VOLUME, TOKEN_VOLUME}
 _HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postStart", "lifecycle.preStop")
 
@@ -26,18 +32,20 @@ _HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postS
 @dataclass(frozen=True, slots=True)
 class Injection:
     """The pod with the sidecar, and the ports that were taken over (none in sink mode). `before` and `after` are the
-    pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise."""
+    pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise; `warnings` what may not be meant.
+    """
 
     pod: Json
     ports: tuple[Taken, ...]
     before: str
     after: str
     unchanged: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class _Moved(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A name that a container gave up: of its port, the `index`th, where it was the `at`th key; or, where `handler` says
-    which, of the port that a probe asks."""
+    """A name that a container gave up: of its port, the `index`th, where it was the `at`th key; or of the port that a
+    probe asks, where `handler` says which."""
 
     container: str
     name: str
@@ -65,10 +73,12 @@ def inject(pod: Json, settings: Settings, *, name: str = "") -> Injection:
     """
     view = pods.read(pod)
     if view.says(STATUS):
-        record = _record(view)
-        return Injection(pod, record.ports, view.qos, view.qos, f"already injected, by Pegel {record.version}")
-    if view.says(OPT_IN) == "false":
+        return _already(pod, view, settings, name)
+    wanted = view.says(OPT_IN)
+    if wanted == "false":
         return Injection(pod, (), view.qos, view.qos, f"left alone, as {OPT_IN} is false")
+    if wanted not in {"", "true"}:
+        raise CannotInjectError(f'says {OPT_IN}: "{wanted}"; write "true" or "false"')
     _refuse(view)
     plan = sidecar.plan(view, settings, name)
     patched = copy.deepcopy(pod)
@@ -83,13 +93,58 @@ def inject(pod: Json, settings: Settings, *, name: str = "") -> Injection:
     labels.setdefault(OPT_IN, "true")
     record = _Record(settings.version, plan.mode, plan.ports, tuple(moved), labelled)
     _mapping(metadata, "annotations")[STATUS] = msgspec.json.encode(record).decode()
-    return Injection(patched, plan.ports, view.qos, pods.read(patched).qos)
+    return Injection(patched, plan.ports, view.qos, pods.read(patched).qos, warnings=_doubts(view, plan.ports))
+
+
+def _already(pod: Json, view: pods.Pod, settings: Settings, name: str) -> Injection:
+    record = _record(view)
+    unchanged = f"already injected, by Pegel {record.version}"
+    warnings = [
+        f"was injected for port {each.port} of {each.container}, which it no longer has: --undo, and inject again"
+        for each in record.ports
+        if each.named and not _declares(view, each)
+    ]
+    if not warnings and _would_be(pod, settings, name) != pod:
+        unchanged += "; other options would make it another: --undo first, then inject"
+    return Injection(pod, record.ports, view.qos, view.qos, unchanged, tuple(warnings))
+
+
+def _would_be(pod: Json, settings: Settings, name: str) -> Json | None:
+    with contextlib.suppress(CannotInjectError):
+        return inject(eject(pod), settings, name=name).pod
+    return None
+
+
+def _doubts(view: pods.Pod, ports: tuple[Taken, ...]) -> tuple[str, ...]:
+    """What is accepted, and may not be meant."""
+    metadata = view.metadata or pods.Metadata()
+    said = {*(metadata.labels or {}), *(metadata.annotations or {})}
+    unknown = sorted(key for key in said if key.startswith(LABEL) and key not in _KNOWN)
+    near = {key: difflib.get_close_matches(key, _KNOWN, 1) for key in unknown}
+    return (
+        *(f"says {key}, which Pegel doesn't know" + (f"; {near[key][0]}?" if near[key] else "") for key in unknown),
+        *(
+            f"declares no port {each.port}; is that the model's?"
+            for each in ports
+            if not each.named and not _declares(view, each) and any(other.ports for other in view.running)
+        ),
+    )
+
+
+def _declares(view: pods.Pod, taken: Taken) -> bool:
+    return any(
+        port.container_port == taken.port
+        for each in view.running
+        if each.name == taken.container
+        for port in each.ports or []
+    )
 
 
 def eject(pod: Json) -> Json:
     """The pod without the sidecar, as it was before `inject`; the same when it isn't injected.
 
-    The argument stays as it is. Raises CannotInjectError when the status annotation can't be read.
+    A name whose port is gone stays gone. The argument stays as it is. Raises CannotInjectError when the status
+    annotation can't be read.
     """
     view = pods.read(pod)
     if not view.says(STATUS):
@@ -111,6 +166,14 @@ def eject(pod: Json) -> Json:
     if not metadata:
         del original["metadata"]
     return original
+
+
+def labelled_by_us(status: str) -> bool:
+    """Whether a pod's opt-in label came with the injection that its status annotation tells of."""
+    try:
+        return msgspec.json.decode(status, type=_Record).labelled
+    except msgspec.DecodeError:
+        return False
 
 
 def _refuse(view: pods.Pod) -> None:

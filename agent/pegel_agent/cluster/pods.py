@@ -125,7 +125,9 @@ def read(pod: Json) -> Pod:
     try:
         view = msgspec.convert(pod, Pod)
     except msgspec.ValidationError as error:
-        raise CannotInjectError(f"is not as Kubernetes knows it: {error}") from error
+        said = str(error).replace("`$.", "`the pod's ").replace("`$`", "the pod")
+        quote = ": write it in quotes" if "annotations" in said or "labels" in said else ""
+        raise CannotInjectError(f"is not as Kubernetes knows it: {said}{quote}") from error
     if not view.spec.containers:
         raise CannotInjectError("has no containers")
     return view

@@ -82,7 +82,7 @@ def _wanted(pod: Pod, declared: list[_Open], wanted: str) -> list[int]:
         if len(set(found)) > 1:
             raise CannotInjectError(f"has two ports named {text}: a Service can't tell which it means")
         if not found and not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-            raise CannotInjectError(f"has no port {text!r}, which pegel.dev/port asks for{_listed(declared)}")
+            raise CannotInjectError(f"has no port {text!r}, which pegel.dev/port or --port asks for{_listed(declared)}")
         numbers.append(found[0] if found else int(text))
     return list(dict.fromkeys(numbers))
 

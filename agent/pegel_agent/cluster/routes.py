@@ -8,6 +8,7 @@ import msgspec
 
 from pegel_agent.cluster.pods import CannotInjectError, Json
 from pegel_agent.cluster.ports import Taken
+from pegel_agent.cluster.sidecar import METRICS_PORT
 
 _FIXED = "pegel.dev/target-ports"
 """The annotation of a Service whose targetPorts were numbers: port to the number that was there, 0 for none."""
@@ -15,17 +16,19 @@ _FIXED = "pegel.dev/target-ports"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """A workload whose ports were taken over, and its pods' labels. `title` names it in warnings, `source` its file."""
+    """A workload whose ports were taken over, and its pods' labels. `title` names it, `where` with its file; `admin` is
+    the sidecar's port for operators."""
 
-    source: str
+    where: str
     title: str
     namespace: str
     labels: Mapping[str, str]
     ports: tuple[Taken, ...]
+    admin: int
 
     def selected(self, namespace: str, selector: object) -> bool:
-        """Whether a selector by labels in a namespace means these pods."""
-        if namespace != self.namespace or not isinstance(selector, dict) or not selector:
+        """Whether a selector by labels in a namespace means these pods. An empty one means all."""
+        if namespace != self.namespace or not isinstance(selector, dict):
             return False
         return all(self.labels.get(key) == value for key, value in selector.items())
 
@@ -36,26 +39,26 @@ def by_number(service: Json, namespace: str, workloads: Sequence[Workload], *, f
     spec = _mapping(service.get("spec"), "spec")
     warnings = []
     for workload in workloads:
-        if not workload.selected(namespace, spec.get("selector")):
+        if not _leads_to(spec, namespace, workload):
             continue
         for port in _ports(spec):
             number = port.get("port")
-            target = port.get("targetPort", number)
+            target = port.get("targetPort") or number
             taken = next((each for each in workload.ports if target == each.port), None)
-            if taken and fix:
-                _remember(service, number, port.get("targetPort", 0))
+            if spec.get("clusterIP") == "None":
+                # Its name is the pods' own addresses, so no targetPort turns its clients.
+                if taken or number in {each.port for each in workload.ports}:
+                    warnings.append(
+                        f"is headless, so its clients choose the port themselves; those that use {number} go past the "
+                        f"sidecar of {workload.title}"
+                    )
+            elif taken and fix:
+                _remember(service, number, port.get("targetPort") or 0)
                 port["targetPort"] = taken.name
-                target = taken.name
             elif taken:
                 warnings.append(
-                    f"targetPort {target} is a number, so its clients go past the sidecar of {workload.title}: make it "
+                    f"has targetPort {target}, a number, so its clients go past the sidecar of {workload.title}: make it "
                     f"targetPort: {taken.name}, or let --fix-services do it"
-                )
-                continue
-            if spec.get("clusterIP") == "None" and number in {each.port for each in workload.ports}:
-                warnings.append(
-                    f"is headless, so its clients choose the port themselves; those that use {number} go past the "
-                    f"sidecar of {workload.title}"
                 )
     return warnings
 
@@ -80,33 +83,69 @@ def give_back(service: Json) -> None:
         del service["metadata"]["annotations"]
 
 
-def names(service: Json, namespace: str, workload: Workload) -> set[Any]:
+def targets(service: Json, namespace: str, workload: Workload) -> set[Any]:
     """The targetPorts by which a Service leads to a workload."""
     spec = _mapping(service.get("spec"), "spec")
-    if not workload.selected(namespace, spec.get("selector")):
+    if not _leads_to(spec, namespace, workload):
         return set()
-    return {port.get("targetPort", port.get("port")) for port in _ports(spec)}
+    return {port.get("targetPort") or port.get("port") for port in _ports(spec)}
+
+
+def _leads_to(service: Json, namespace: str, workload: Workload) -> bool:
+    # A Service without a selector leads to what somebody else writes into its endpoints.
+    return bool(service.get("selector")) and workload.selected(namespace, service["selector"])
 
 
 def shut_out(policy: Json, namespace: str, workloads: Sequence[Workload]) -> list[str]:
-    """Where a NetworkPolicy lets clients in to a number at which the sidecar doesn't listen."""
+    """Where a NetworkPolicy lets clients in to a number that isn't the sidecar's, or nobody in to its metrics."""
     spec = _mapping(policy.get("spec"), "spec")
-    pods = _mapping(spec.get("podSelector") or {}, "spec.podSelector")
-    allowed = {
-        port.get("port")
-        for rule in spec.get("ingress") or []
-        if isinstance(rule, dict)
-        for port in rule.get("ports") or []
-        if isinstance(port, dict)
-    }
+    selector = _mapping(spec.get("podSelector") or {}, "spec.podSelector")
+    if "matchExpressions" in selector or "Ingress" not in (spec.get("policyTypes") or ["Ingress"]):
+        return []
+    rules = [rule for rule in spec.get("ingress") or [] if isinstance(rule, dict)]
+    if any(not rule.get("ports") for rule in rules):
+        return []
+    allowed = {port.get("port") for rule in rules for port in rule["ports"] if isinstance(port, dict)}
+    warnings = []
+    for workload in workloads:
+        if not workload.selected(namespace, selector.get("matchLabels") or {}):
+            continue
+        warnings += [
+            f"lets clients in to port {taken.port} of {workload.title}, but they come to {taken.listen} now: allow "
+            f"port {taken.name}, by name"
+            for taken in workload.ports
+            if taken.port in allowed and not allowed & {taken.listen, taken.name}
+        ]
+        if not allowed & {METRICS_PORT, workload.admin}:
+            warnings.append(
+                f"lets nobody in to the sidecar of {workload.title} for metrics and labels: where no other policy "
+                f"does, allow Prometheus port {METRICS_PORT}"
+            )
+    return warnings
+
+
+def named_by_number(value: Json, namespace: str, workloads: Sequence[Workload]) -> list[str]:
+    """Where an object of a service mesh or network plug-in speaks of a port by its number, in whatever way it does."""
     return [
-        f"lets clients in to port {taken.port} of {workload.title}, but they come to {taken.listen} now: allow "
-        f"port {taken.name}, by name"
+        f"speaks of port {taken.port}, but clients of {workload.title} come to {taken.listen} now"
         for workload in workloads
-        if workload.selected(namespace, pods.get("matchLabels"))
+        if namespace == workload.namespace
         for taken in workload.ports
-        if taken.port in allowed and not allowed & {taken.listen, taken.name}
+        if _speaks_of(value.get("spec"), taken.port)
     ]
+
+
+def _speaks_of(value: object, port: int, *, among_ports: bool = False) -> bool:
+    """Whether a port's number is below a key that has to do with ports."""
+    if isinstance(value, dict):
+        return any(
+            (among_ports and str(key) == str(port))
+            or _speaks_of(each, port, among_ports=among_ports or "port" in str(key).lower())
+            for key, each in value.items()
+        )
+    if isinstance(value, list):
+        return any(_speaks_of(each, port, among_ports=among_ports) for each in value)
+    return among_ports and str(value) == str(port)
 
 
 def _remember(service: Json, number: object, target: int) -> None:

@@ -1,5 +1,6 @@
 """The sidecar for one pod: its container and its volumes."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,8 @@ TOKEN_VOLUME = "pegel-feedback-token"  # noqa: S105 - a volume's name
 NATIVE_SINCE = (1, 29)
 NATIVE_PORTS_SINCE = (1, 32)
 """Until then Services did not see the port names of native sidecars (kubernetes/kubernetes#127958)."""
-_METRICS_PORT = "pegel-metrics"
+OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+METRICS_PORT = "pegel-metrics"
 _PROFILE_FOLDER = "/etc/pegel/profile"
 _TOKEN_FOLDER = "/etc/pegel/feedback"  # noqa: S105 - a folder
 _NON_ROOT = 65532
@@ -28,8 +30,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     `kubernetes` is the oldest version that the pods must run on. `port`, `profile` (a ConfigMap with the key
     profile.json) and `feedback_secret` (a Secret with the key token) are names; empty is none. The sidecar requests
-    `cpu` and has no limit; in a pod that is Guaranteed it gets `guaranteed_cpu`, so that the pod stays so. `memory` is
-    request and limit.
+    `cpu` and is limited to `cpu_limit`, empty for no limit; in a pod that is Guaranteed it gets `guaranteed_cpu`, so
+    that the pod stays so. `memory` is request and limit.
     """
 
     image: str
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
     listen_port: int = 15080
     admin_port: int = 9466
     cpu: str = "50m"
+    cpu_limit: str = ""
     guaranteed_cpu: str = "500m"
     memory: str = "192Mi"
 
@@ -67,6 +70,8 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
     if mode not in {"proxy", "sink"}:
         raise CannotInjectError(f"asks for pegel.dev/mode {mode!r}; there is proxy and sink")
     profile = pod.says(LABEL + "profile") or settings.profile
+    if profile and not re.fullmatch(OBJECT_NAME, profile):
+        raise CannotInjectError(f"asks for the profile {profile!r}, which is no ConfigMap's name")
     ports: tuple[Taken, ...] = ()
     if mode == "proxy":
         wanted = pod.says(LABEL + "port") or settings.port
@@ -93,7 +98,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
         ],
         "ports": [
             *({"name": each.name, "containerPort": each.listen, "protocol": "TCP"} for each in ports),
-            {"name": _METRICS_PORT, "containerPort": settings.admin_port, "protocol": "TCP"},
+            {"name": METRICS_PORT, "containerPort": settings.admin_port, "protocol": "TCP"},
         ],
         # The start never waits for the model: a native sidecar that did would keep the model from starting.
         "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
@@ -142,15 +147,19 @@ def _options(pod: Pod, settings: Settings, profile: str, name: str) -> list[str]
 
 
 def _probe(path: str, **timing: int) -> Json:
-    return {"httpGet": {"path": path, "port": _METRICS_PORT}, "timeoutSeconds": 3, **timing}
+    return {"httpGet": {"path": path, "port": METRICS_PORT}, "timeoutSeconds": 3, **timing}
 
 
 def _resources(pod: Pod, settings: Settings) -> Json:
     if pod.qos == "Guaranteed":
         quantities = {"cpu": settings.guaranteed_cpu, "memory": settings.memory}
         return {"requests": quantities, "limits": dict(quantities)}
-    # No limit on cpu: the kernel's quota would stop the model's traffic for the rest of its period.
-    return {"requests": {"cpu": settings.cpu, "memory": settings.memory}, "limits": {"memory": settings.memory}}
+    # At a limit on cpu the kernel stops the model's traffic for the rest of its period: there is none unless asked for.
+    limits = {"cpu": settings.cpu_limit} if settings.cpu_limit else {}
+    return {
+        "requests": {"cpu": settings.cpu, "memory": settings.memory},
+        "limits": {**limits, "memory": settings.memory},
+    }
 
 
 def _security(pod: Pod) -> Json:

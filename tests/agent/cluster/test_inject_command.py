@@ -43,7 +43,7 @@ REFUSED = {
     ),
     "a port that is not there": (
         deployment(f"{{{MODEL}}}", "{pegel.dev/port: grpc}"),
-        "has no port 'grpc', which pegel.dev/port asks for (it has http (8080 of model))",
+        "has no port 'grpc', which pegel.dev/port or --port asks for (it has http (8080 of model))",
     ),
     "two containers with the same port": (
         deployment(f"{{containers: [{{name: one, ports: [{PORT}]}}, {{name: two, ports: [{PORT}]}}]}}"),
@@ -81,10 +81,20 @@ REFUSED = {
         "has an annotation pegel.dev/injected that is not from `pegel inject`",
     ),
     "an unknown mode": (deployment(f"{{{MODEL}}}", "{pegel.dev/mode: mirror}"), "asks for pegel.dev/mode 'mirror'"),
+    "an opt-out in other words": (
+        deployment(f"{{{MODEL}}}", "{pegel.dev/inject: 'no'}"),
+        'says pegel.dev/inject: "no"; write "true" or "false"',
+    ),
+    "a number that should be a text": (deployment(f"{{{MODEL}}}", "{pegel.dev/port: 8080}"), "write it in quotes"),
+    "a profile that is no name": (
+        deployment(f"{{{MODEL}}}", "{pegel.dev/profile: Foo Bar}"),
+        "asks for the profile 'Foo Bar', which is no ConfigMap's name",
+    ),
     "no containers": (deployment("{containers: []}"), "has no containers"),
     "ports of the wrong type": (
         deployment("{containers: [{name: model, ports: [{containerPort: '8080'}]}]}"),
-        "is not as Kubernetes knows it: Expected `int`, got `str` - at `$.spec.containers[0].ports[0].containerPort`",
+        "is not as Kubernetes knows it: Expected `int`, got `str` - at "
+        "`the pod's spec.containers[0].ports[0].containerPort`",
     ),
     "no template": ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: empty}\nspec: {}", "has no spec.template"),
     "a template of Helm's": ("kind: Deployment\nreplicas: {{ .Values.replicas }}\n", "which must be rendered first"),
@@ -134,11 +144,11 @@ def test_one_bad_item_of_a_list_leaves_all_of_it_unprinted() -> None:
 def test_a_numeric_target_port_is_a_warning_and_fails_only_the_check() -> None:
     manifest = (SHAPES / "a-service-with-a-number.yaml").read_text()
     result = run(manifest)
-    assert (result.return_value, "Service by-number: targetPort 8501 is a number" in result.stderr) == (0, True)
+    assert (result.return_value, "Service by-number has targetPort 8501, a number" in result.stderr) == (0, True)
     assert result.stdout
     checked = run(manifest, ["--check"])
     assert (checked.return_value, checked.stdout) == (1, "")
-    assert "Service by-number: targetPort 8501 is a number" in checked.stderr
+    assert "Service by-number has targetPort 8501, a number" in checked.stderr
 
 
 def test_an_injected_manifest_with_a_numeric_target_port_still_fails_the_check() -> None:
@@ -167,7 +177,7 @@ def test_files_are_put_together_and_a_service_in_one_is_seen_from_the_other(tmp_
     names = [str(tmp_path / "service.yaml"), str(tmp_path / "workload.yaml")]
     result = CliRunner().invoke(pegel, ["inject", "-f", names[0], "-f", names[1]], prog_name="pegel")
     assert [each["kind"] for each in yaml.safe_load_all(result.stdout)] == ["Service", "Deployment"]
-    assert f"{names[0]}: Service by-number: targetPort 8501" in result.stderr
+    assert f"{names[0]}: Service by-number has targetPort 8501" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -176,6 +186,12 @@ def test_files_are_put_together_and_a_service_in_one_is_seen_from_the_other(tmp_
         (["--kubernetes", "1.26"], "--kubernetes 1.26: write a version from 1.27 on"),
         (["--kubernetes", "new"], "--kubernetes new: write a version"),
         (["--memory", "much"], "--memory much: write a quantity"),
+        (["--memory", "10"], "--memory 10: write at least 128Mi"),
+        (["--cpu-limit", "all"], "--cpu-limit all: write a quantity"),
+        (["--profile", "profile.json"], "--profile profile.json: give the name of a ConfigMap"),
+        (["--image", "Bad Image"], "an image has no space"),
+        (["--window", "5x"], "--window, --false-alarms: '5x' is not a duration"),
+        (["--window", "500", "--false-alarms", "1/30d"], "a window of 500 rows has no clock"),
         (["--profile", "Not A Name"], "--profile Not A Name: that is no name of an object"),
         (["--listen-port", "9466"], "--listen-port and --admin-port are the same"),
         (["--undo", "--fix-services"], "--fix-services: --undo undoes that too"),
@@ -205,3 +221,202 @@ def test_comments_quotes_and_untouched_documents_stay_as_they_were() -> None:
     assert text.startswith("---\n# nothing here\n---\n")
     assert 'keep:   "as it is"   # with its spaces' in text
     assert "name: model  # the only one" in injected((SHAPES / "a-bare-pod.yaml").read_text())
+
+
+def test_all_objects_that_cannot_be_injected_are_named_at_once() -> None:
+    bad = deployment("{containers: [{name: model}]}")
+    result = run(f"{bad}---\n{bad.replace('scorer', 'ranker')}")
+    assert "Deployment shop/scorer declares no port" in str(result.exception)
+    assert "Deployment shop/ranker declares no port" in str(result.exception)
+
+
+def test_who_says_true_is_injected_and_the_others_are_left_alone() -> None:
+    model = deployment(f"{{{MODEL}}}", "{pegel.dev/inject: 'true'}")
+    cache = deployment("{containers: [{name: redis}]}").replace("scorer", "cache")
+    once = injected(f"{model}---\n{cache}")
+    assert once.count("pegel-sidecar") == 1
+    assert injected(once) == once
+    assert run(f"{model}---\n{cache}").stderr.count('left alone, as others say pegel.dev/inject: "true"') == 1
+
+
+@pytest.mark.parametrize("kind", ["annotations", "labels"])
+def test_a_workload_may_opt_out_in_its_own_metadata(kind: str) -> None:
+    manifest = deployment("{containers: [{name: model}]}").replace(
+        "namespace: shop}", f"namespace: shop, {kind}: {{pegel.dev/inject: 'false'}}}}"
+    )
+    result = run(manifest)
+    assert result.stdout == manifest
+    assert "left alone, as pegel.dev/inject is false" in result.stderr
+
+
+def test_a_word_of_ours_that_nobody_knows_is_a_warning() -> None:
+    result = run(deployment(f"{{{MODEL}}}", "{pegel.dev/prot: http, pegel.dev/window: '500'}"), ["--check"])
+    assert "says pegel.dev/prot, which Pegel doesn't know; pegel.dev/port?" in result.stderr
+    assert "says pegel.dev/window, which Pegel doesn't know" in result.stderr
+    assert result.return_value == 1
+
+
+def test_injecting_with_other_options_changes_nothing_and_says_so() -> None:
+    once = injected((SHAPES / "a-bare-pod.yaml").read_text())
+    again = run(once, ["--window", "500"])
+    assert again.stdout == once
+    assert "already injected, by Pegel 0.1.0; other options would make it another: --undo first" in again.stderr
+    assert "other options" not in run(once).stderr
+
+
+def test_a_model_whose_port_has_changed_since_is_warned_about() -> None:
+    once = injected((SHAPES / "a-bare-pod.yaml").read_text())
+    result = run(once.replace("containerPort: 8080", "containerPort: 9090"), ["--check"])
+    assert result.return_value == 1
+    assert "was injected for port 8080 of model, which it no longer has" in result.stderr
+
+
+def test_kinds_that_make_pods_in_their_own_way_are_said_to_be_left_alone() -> None:
+    service = "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: iris}\nspec: {}\n"
+    rollout = (
+        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: canary}\n"
+        "spec: {workloadRef: {kind: Deployment, name: scorer}}\n"
+    )
+    result = run(f"{service}---\n{rollout}")
+    assert result.stdout == f"{service}---\n{rollout}"
+    assert "InferenceService iris: left alone, as its pods are made by its controller" in result.stderr
+    assert "Rollout canary: left alone, as its pods are those of its workloadRef" in result.stderr
+
+
+MESH = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: only-the-shop, namespace: shop}
+spec: {rules: [{to: [{operation: {ports: ["8080"]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: shop}
+spec: {portLevelMtls: {8080: {mode: STRICT}}}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: shop, namespace: shop}
+spec: {ingress: [{toPorts: [{ports: [{port: "8080"}]}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: other-port, namespace: shop}
+spec: {http: [{timeout: 8080s, route: [{destination: {port: {number: 80}}}]}]}
+"""
+
+
+def test_a_meshs_objects_that_speak_of_the_port_by_number_are_warned_about() -> None:
+    said = run(f"{deployment(f'{{{MODEL}}}')}---{MESH}").stderr
+    for name in (
+        "AuthorizationPolicy shop/only-the-shop",
+        "PeerAuthentication shop/strict",
+        "CiliumNetworkPolicy shop/shop",
+    ):
+        assert f"{name} speaks of port 8080, but clients of Deployment shop/scorer come to 15080 now" in said
+    assert "other-port" not in said
+
+
+@pytest.mark.parametrize(
+    ("ingress", "warned"),
+    [
+        ("[{ports: [{port: http}]}]", True),
+        ("[{ports: [{port: http}, {port: pegel-metrics}]}]", False),
+        ("[{ports: [{port: http}, {port: 9466}]}]", False),
+        ("[{from: [{podSelector: {}}]}]", False),
+        ("[]", True),
+    ],
+)
+def test_a_network_policy_that_keeps_prometheus_out_is_warned_about(ingress: str, warned: bool) -> None:
+    policy = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: shop}\n"
+        f"spec: {{podSelector: {{}}, ingress: {ingress}}}\n"
+    )
+    said = run(f"{deployment(f'{{{MODEL}}}')}---\n{policy}").stderr
+    assert ("NetworkPolicy shop/deny lets nobody in to the sidecar of Deployment shop/scorer" in said) is warned
+
+
+LAYOUTS = {
+    "4 columns": """\
+kind: Pod
+apiVersion: v1
+metadata:
+    name: x
+spec:
+    containers:
+    - name: model
+      ports:
+      - name: http
+        containerPort: 80
+""",
+    "lists at 4 columns": """\
+kind: Pod
+apiVersion: v1
+spec:
+  containers:
+      - name: model
+        ports:
+            - name: http
+              containerPort: 80
+""",
+    "in braces": """\
+kind: Pod
+apiVersion: v1
+spec:
+  containers:
+  - {name: model, ports: [{name: http, containerPort: 80}]}
+""",
+    "comments": """\
+kind: Pod # a
+apiVersion: v1
+spec: # b
+  containers:
+  - name: model # c
+    ports:
+    - name: http
+      containerPort: 80
+""",
+    "a directive": """\
+%YAML 1.1
+---
+kind: Pod
+apiVersion: v1
+spec:
+  containers:
+  - name: model
+    ports:
+    - name: http
+      containerPort: 80
+""",
+    "kubectl's JSON": """\
+{
+    "kind": "Pod",
+    "apiVersion": "v1",
+    "spec": {
+        "containers": [
+            {
+                "name": "model",
+                "ports": [
+                    {
+                        "name": "http",
+                        "containerPort": 80
+                    }
+                ]
+            }
+        ]
+    }
+}
+""",
+}
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_manifest_keeps_its_layout_through_injection_and_undo(layout: str, line_end: str) -> None:
+    manifest = LAYOUTS[layout].replace("\n", line_end).encode()
+    command = ["inject", "-f", "-"]
+    result = CliRunner().invoke(pegel, command, input=manifest, prog_name="pegel")
+    assert b"pegel-sidecar" in result.stdout_bytes
+    assert b"\r\r" not in result.stdout_bytes
+    back = CliRunner().invoke(pegel, [*command, "--undo"], input=result.stdout_bytes, prog_name="pegel")
+    assert back.stdout_bytes == manifest
