@@ -9,23 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.agent.cluster.shapes import SHAPES, injected, options
+from tests.agent.cluster.shapes import SHAPES, injected, options, shape
 from tests.apiserver.cluster import Cluster
 
 pytestmark = pytest.mark.integration
 
-# The API server keeps ports by number, so it never takes one number with two names, injected or not.
-NOT_FOR_SERVER_SIDE_APPLY = {"one-number-with-two-names"}
 NOT_RESTRICTED = {"the-pods-user-is-root"}
 NEEDS_ARGO = {"an-argo-rollout"}
-FOR_THE_API_SERVER = [
-    path for path in SHAPES if path.stem not in NOT_FOR_SERVER_SIDE_APPLY | NOT_RESTRICTED | NEEDS_ARGO
-]
+FOR_THE_API_SERVER = [path for path in SHAPES if path.stem not in NOT_RESTRICTED | NEEDS_ARGO]
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"}
-
-
-def shape(name: str) -> str:
-    return next(path for path in SHAPES if path.stem == name).read_text(encoding="utf-8")
 
 
 def objects(manifest: str) -> list[dict[str, Any]]:
@@ -155,3 +147,22 @@ def test_the_pods_qos_class_is_what_the_command_said(cluster: Cluster) -> None:
             cluster.apply(injected(shape(name)), namespace=namespace)
             (pod,) = pods_of(cluster, namespace, 1)
             assert (name, pod["status"]["qosClass"]) == (name, qos)
+
+
+def test_an_injected_manifest_applied_over_the_running_one_leaves_no_name_with_the_model(cluster: Cluster) -> None:
+    """`kubectl apply` merges lists: what a container gave up must go from the live object, and return by --undo."""
+    for apply in (["apply"], ["apply", "--server-side", "--force-conflicts"]):
+        for name in ("http-and-grpc", "probes-by-name", "the-guides-deployment", "nulls"):
+            with cluster.namespace() as namespace:
+
+                def live(manifest: str, *, command: list[str] = apply, where: str = namespace) -> Any:
+                    done = cluster.kubectl(*command, f"--namespace={where}", "-f", "-", stdin=manifest)
+                    assert done.returncode == 0, done.stderr
+                    (found,) = cluster.get("deployments", "-n", where)
+                    return found["spec"]["template"]
+
+                original, manifest = live(shape(name)), injected(shape(name))
+                over = live(manifest)
+                cluster.kubectl("delete", "deployments", "--all", "-n", namespace)
+                assert live(manifest) == over
+                assert live(injected(manifest, ["--undo"])) == original

@@ -111,7 +111,7 @@ def _already(pod: Json, view: pods.Pod, settings: Settings, name: str) -> Inject
 
 def _would_be(pod: Json, settings: Settings, name: str) -> Json | None:
     with contextlib.suppress(CannotInjectError):
-        return inject(eject(pod), settings, name=name).pod
+        return inject(eject(pod).pod, settings, name=name).pod
     return None
 
 
@@ -140,32 +140,48 @@ def _declares(view: pods.Pod, taken: Taken) -> bool:
     )
 
 
-def eject(pod: Json) -> Json:
-    """The pod without the sidecar, as it was before `inject`; the same when it isn't injected.
+@dataclass(frozen=True, slots=True)
+class Ejection:
+    """The pod without the sidecar; the very same where it isn't injected. `ports` are those that the sidecar had taken;
+    `lost` says which names could not be given back, as their ports are gone."""
 
-    A name whose port is gone stays gone. The argument stays as it is. Raises CannotInjectError when the status
-    annotation can't be read.
+    pod: Json
+    ports: tuple[Taken, ...] = ()
+    lost: tuple[str, ...] = ()
+
+
+def eject(pod: Json) -> Ejection:
+    """Take the sidecar out: the pod as it was before `inject`. The argument stays as it is.
+
+    Raises CannotInjectError when the status annotation can't be read, or a container uses what is the sidecar's.
     """
     view = pods.read(pod)
     if not view.says(STATUS):
-        return pod
+        return Ejection(pod)
     record = _record(view)
+    for each in view.running:
+        mounted = {mount.name for mount in each.volume_mounts or []} & _VOLUMES
+        if each.name != CONTAINER and mounted:
+            raise CannotInjectError(
+                f"mounts {min(mounted)}, a volume of the sidecar's, in {each.name}; take that out first"
+            )
     original = copy.deepcopy(pod)
     spec = original["spec"]
     for group in ("containers", "initContainers"):
         _drop(spec, group, {CONTAINER})
     _drop(spec, "volumes", _VOLUMES)
-    for container in _running(spec):
-        for moved in record.moved:
-            if moved.container == container["name"]:
-                _take_back_name(container, moved)
+    lost = [
+        f"{moved.name} of {moved.container} (port {moved.port})"
+        for moved in record.moved
+        if not any(_take_back_name(each, moved) for each in _running(spec) if each["name"] == moved.container)
+    ]
     metadata = original["metadata"]
     _drop_key(metadata, "annotations", STATUS)
     if record.labelled:
         _drop_key(metadata, "labels", OPT_IN)
     if not metadata:
         del original["metadata"]
-    return original
+    return Ejection(original, record.ports, tuple(lost))
 
 
 def labelled_by_us(status: str) -> bool:
@@ -217,17 +233,19 @@ def _give_up_names(container: Json, ports: tuple[Taken, ...]) -> list[_Moved]:
     return moved
 
 
-def _take_back_name(container: Json, moved: _Moved) -> None:
+def _take_back_name(container: Json, moved: _Moved) -> bool:
+    """Whether the name could be given back; a probe may have been changed since, which is nobody's loss."""
     if moved.handler:
         for handler in _handlers(container, moved.handler):
             if handler.get("port") == moved.port:
                 handler["port"] = moved.name
-        return
+        return True
     ports = container.get("ports") or []
     for port in [*ports[moved.index : moved.index + 1], *ports]:  # somebody may have added a port since
         if port["containerPort"] == moved.port and "name" not in port:
             _insert(port, moved.at, "name", moved.name)
-            return
+            return True
+    return False
 
 
 def _handlers(container: Json, at: str) -> list[Json]:

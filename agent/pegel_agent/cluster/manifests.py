@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from pegel_exporters.errors import UserError
 
-from pegel_agent.cluster import documents, pods, routes
+from pegel_agent.cluster import documents, routes
 from pegel_agent.cluster.injection import OPT_IN, Injection, eject, inject
 from pegel_agent.cluster.objects import Object, objects_of
 from pegel_agent.cluster.pods import CannotInjectError, Json
+from pegel_agent.cluster.ports import Taken
 from pegel_agent.cluster.routes import Workload
 from pegel_agent.cluster.sidecar import Settings
 
@@ -48,17 +49,12 @@ def inject_all(sources: Sequence[tuple[str, str]], settings: Settings, *, fix_se
         if not each.injected and (each.opted == "false" or (some_opted_in and not each.opted)):
             why = f"{OPT_IN} is false" if each.opted else f'others say {OPT_IN}: "true"'
             done.append(f"{each.where}: left alone, as {why}")
+            workloads.append(_workload(each, pod, (), settings.admin_port))
             return pod
         injection = inject(pod, settings, name=each.name)
         warnings.extend(f"{each.where} {warning}" for warning in injection.warnings)
         done.append(f"{each.where}: {injection.unchanged or _said(injection, settings)}")
-        if injection.ports:
-            metadata = pods.read(injection.pod).metadata or pods.Metadata()
-            workloads.append(
-                Workload(
-                    each.where, each.title, each.namespace, metadata.labels or {}, injection.ports, settings.admin_port
-                )
-            )
+        workloads.append(_workload(each, injection.pod, injection.ports, settings.admin_port))
         return injection.pod
 
     stream.change_pods(change)
@@ -66,7 +62,8 @@ def inject_all(sources: Sequence[tuple[str, str]], settings: Settings, *, fix_se
     for each in stream.objects:
         warnings += [f"{each.where} {warning}" for warning in _around(each, workloads, fix_services)]
     for workload in workloads:
-        _tell_of_services(workload, stream.objects, done, warnings)
+        if workload.ports:
+            _tell_of_services(workload, stream.objects, done, warnings)
     if not done:
         done.append("there is no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob or Rollout in it")
     return Outcome(stream.text(), tuple(done), tuple(warnings))
@@ -75,19 +72,38 @@ def inject_all(sources: Sequence[tuple[str, str]], settings: Settings, *, fix_se
 def eject_all(sources: Sequence[tuple[str, str]]) -> Outcome:
     """Take the sidecar out of every workload and what --fix-services did out of every Service. Raises UserError."""
     done: list[str] = []
+    warnings: list[str] = []
+    workloads: list[Workload] = []
 
     def change(each: Object, pod: Json) -> Json:
-        original = eject(pod)
-        done.append(f"{each.where}: {'not injected' if original is pod else 'as it was before injection'}")
-        return original
+        ejection = eject(pod)
+        done.append(f"{each.where}: {'not injected' if ejection.pod is pod else 'the sidecar is taken out'}")
+        warnings.extend(
+            f"{each.where} no longer has the port to give its name back to: {lost}" for lost in ejection.lost
+        )
+        unnamed = tuple(port for port in ejection.ports if not port.named)
+        workloads.append(_workload(each, ejection.pod, unnamed, 0))
+        return ejection.pod
 
     stream = _Stream(sources)
     stream.change_pods(change)
     for each in stream.objects:
         if each.key == ("", "Service"):
             with _naming(each):
-                routes.give_back(each.value)
-    return Outcome(stream.text(), tuple(done), ())
+                warnings += [f"{each.where} {lost}" for lost in routes.give_back(each.value)]
+                warnings += [
+                    f"{each.where} has targetPort {port.name}, a name that {workload.title} lost with the sidecar; its "
+                    f"port is {port.port}"
+                    for workload in workloads
+                    for port in workload.ports
+                    if port.name in routes.targets(each.value, each.namespace, workload)
+                ]
+    return Outcome(stream.text(), tuple(done), tuple(warnings))
+
+
+def _workload(each: Object, pod: Json, ports: tuple[Taken, ...], admin: int) -> Workload:
+    labels = (pod.get("metadata") or {}).get("labels") or {}
+    return Workload(each.where, each.title, each.namespace, labels, ports, admin)
 
 
 class _Stream:
@@ -143,7 +159,7 @@ def _around(each: Object, workloads: Sequence[Workload], fix_services: bool) -> 
     with _naming(each):
         if each.key == ("", "Service"):
             return routes.by_number(each.value, each.namespace, workloads, fix=fix_services)
-        if each.key == ("networking.k8s.io", "NetworkPolicy"):
+        if each.key[0] in {"networking.k8s.io", "extensions"} and each.key[1] == "NetworkPolicy":
             return routes.shut_out(each.value, each.namespace, workloads)
         if each.key[0] in _NETWORKS:
             return routes.named_by_number(each.value, each.namespace, workloads)

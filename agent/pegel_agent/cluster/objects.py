@@ -12,6 +12,7 @@ from pegel_agent.cluster.pods import CannotInjectError, Json
 
 _TEMPLATES: dict[tuple[str, str], tuple[str, ...]] = {
     ("", "Pod"): (),
+    ("", "ReplicationController"): ("spec", "template"),
     **{("apps", kind): ("spec", "template") for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")},
     ("batch", "Job"): ("spec", "template"),
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
@@ -127,7 +128,7 @@ def objects_of(document: Document, value: Any) -> Iterator[Object]:
         if not isinstance(item, dict):
             raise UserError(f"{at}: item {place} of this {value['kind']} is no Kubernetes object")
         if isinstance(item.get("kind"), str):
-            yield Object(document.source, item)
+            yield from objects_of(document, item)
         elif value["kind"] == "List":
             raise UserError(f"{at}: item {place} of this List is no Kubernetes object; it has no kind")
 

@@ -1,9 +1,10 @@
 """What injection reads of a pod template, checked. Fields that it doesn't read are nobody's business here."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+T = TypeVar("T")
 Json = dict[str, Any]
 """An object of the Kubernetes API as YAML gives it."""
 
@@ -28,6 +29,32 @@ class Resources(msgspec.Struct, frozen=True):
     limits: dict[str, str | int | float] | None = None
 
 
+class Handler(msgspec.Struct, frozen=True):
+    """What a probe or hook asks."""
+
+    port: int | str | None = None
+
+
+class Probe(msgspec.Struct, frozen=True, rename="camel"):
+    """A probe, or a hook of the container's life."""
+
+    http_get: Handler | None = None
+    tcp_socket: Handler | None = None
+
+
+class Lifecycle(msgspec.Struct, frozen=True, rename="camel"):
+    """The hooks of a container's life."""
+
+    post_start: Probe | None = None
+    pre_stop: Probe | None = None
+
+
+class VolumeMount(msgspec.Struct, frozen=True):
+    """Which volume is mounted; not where."""
+
+    name: str
+
+
 class Container(msgspec.Struct, frozen=True, rename="camel"):
     """A container, init container or native sidecar."""
 
@@ -35,6 +62,11 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     ports: list[Port] | None = None
     resources: Resources | None = None
     restart_policy: str | None = None
+    startup_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    liveness_probe: Probe | None = None
+    lifecycle: Lifecycle | None = None
+    volume_mounts: list[VolumeMount] | None = None
 
 
 class SecurityContext(msgspec.Struct, frozen=True, rename="camel"):
@@ -122,12 +154,17 @@ def _is_guaranteed(resources: Resources) -> bool:
 
 def read(pod: Json) -> Pod:
     """The parts of a pod that injection looks at. Raises CannotInjectError, which says where it is no pod."""
-    try:
-        view = msgspec.convert(pod, Pod)
-    except msgspec.ValidationError as error:
-        said = str(error).replace("`$.", "`the pod's ").replace("`$`", "the pod")
-        quote = ": write it in quotes" if "annotations" in said or "labels" in said else ""
-        raise CannotInjectError(f"is not as Kubernetes knows it: {said}{quote}") from error
+    view = read_as(Pod, pod, "the pod's ")
     if not view.spec.containers:
         raise CannotInjectError("has no containers")
     return view
+
+
+def read_as(kind: type[T], value: Json, whose: str = "its ") -> T:
+    """An object's parts that matter here. Raises CannotInjectError, which says where it is not what it should be."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        said = str(error).replace("`$.", f"`{whose}").replace("`$`", "it")
+        quote = ": write it in quotes" if "annotations" in said or "labels" in said else ""
+        raise CannotInjectError(f"is not as Kubernetes knows it: {said}{quote}") from error

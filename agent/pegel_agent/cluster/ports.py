@@ -55,6 +55,12 @@ def choose(pod: Pod, wanted: str, listen: int, admin: int) -> tuple[Taken, ...]:
     numbers = _wanted(pod, declared, wanted) if wanted else _usual(declared)
     taken = [each for place, number in enumerate(numbers) for each in _take(pod, declared, number, listen + place)]
     names = [each.name for each in taken]
+    own = [*dict.fromkeys(each.listen for each in taken), admin]
+    if max(own) > 65535 or len(set(own)) < len(own) or set(own) & set(numbers):
+        raise CannotInjectError(
+            f"would have the sidecar listen on {', '.join(map(str, own))} for {', '.join(map(str, numbers))}: give it "
+            "others with --listen-port or --admin-port"
+        )
     for each in declared:
         if each.number in {*(t.listen for t in taken), admin}:
             raise CannotInjectError(
@@ -111,6 +117,11 @@ def _take(pod: Pod, declared: list[_Open], number: int, listen: int) -> list[Tak
             f"opens port {on_node} on the node (hostPort {on_node.port.host_port}), past the sidecar"
         )
     named = [Taken(each.port.name, each.container, number, listen) for each in mine if each.port.name]
+    if len(mine) > 1:
+        raise CannotInjectError(
+            f"has port {number} twice, {' and '.join(map(str, mine))}: `kubectl apply` keeps ports by number, and "
+            "would leave a name with the model; give it one"
+        )
     if named:
         return named
     container = mine[0].container if mine else pod.spec.containers[0].name

@@ -1,23 +1,103 @@
-"""Ways to a model past its sidecar: Services and NetworkPolicies that go by the port's number instead of its name."""
+"""Ways to a model past its sidecar: Services and policies that go by the port's number instead of its name."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import msgspec
 
-from pegel_agent.cluster.pods import CannotInjectError, Json
+from pegel_agent.cluster.pods import CannotInjectError, Json, read_as
 from pegel_agent.cluster.ports import Taken
 from pegel_agent.cluster.sidecar import METRICS_PORT
 
 _FIXED = "pegel.dev/target-ports"
 """The annotation of a Service whose targetPorts were numbers: port to the number that was there, 0 for none."""
+_SET_BY_CONTROLLERS = {
+    "pod-template-hash", "controller-revision-hash", "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index", "job-name", "controller-uid", "batch.kubernetes.io/job-name",
+    "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-completion-index",
+}  # fmt: skip
+"""Labels that pods get beside those of their template."""
+
+
+class _ServicePort(msgspec.Struct, frozen=True, rename="camel"):
+    port: int
+    target_port: int | str | None = None
+    protocol: str | None = None
+
+    @property
+    def target(self) -> int | str:
+        return self.target_port or self.port
+
+
+class _ServiceSpec(msgspec.Struct, frozen=True):
+    selector: dict[str, str] | None = None
+    ports: list[_ServicePort] | None = None
+    cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
+
+
+class _Service(msgspec.Struct, frozen=True):
+    spec: _ServiceSpec
+
+    def tcp(self) -> list[tuple[int, _ServicePort]]:
+        """Its ports for TCP, with their places."""
+        return [(place, each) for place, each in enumerate(self.spec.ports or []) if (each.protocol or "TCP") == "TCP"]
+
+
+class _Expression(msgspec.Struct, frozen=True):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: list[str] | None = None
+
+    def holds(self, labels: Mapping[str, str]) -> bool:
+        if self.operator == "In":
+            return labels.get(self.key) in (self.values or [])
+        if self.operator == "NotIn":
+            return labels.get(self.key) not in (self.values or [])
+        return (self.key in labels) == (self.operator == "Exists")
+
+
+class _Selector(msgspec.Struct, frozen=True, rename="camel"):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[_Expression] | None = None
+
+
+class _PolicyPort(msgspec.Struct, frozen=True, rename="camel"):
+    port: int | str | None = None
+    end_port: int | None = None
+    protocol: str | None = None
+
+    def lets(self, number: int, name: str) -> bool:
+        """Whether it is open for a port with this number and name."""
+        if (self.protocol or "TCP") != "TCP":
+            return False
+        if isinstance(self.port, int):
+            return self.port <= number <= (self.end_port or self.port)
+        return self.port is None or self.port == name
+
+
+class _Rule(msgspec.Struct, frozen=True):
+    ports: list[_PolicyPort] | None = None
+
+    def lets(self, number: int, name: str) -> bool:
+        return not self.ports or any(each.lets(number, name) for each in self.ports)
+
+
+class _PolicySpec(msgspec.Struct, frozen=True, rename="camel"):
+    pod_selector: _Selector | None = None
+    policy_types: list[str] | None = None
+    ingress: list[_Rule] | None = None
+    egress: list[_Rule] | None = None
+
+
+class _Policy(msgspec.Struct, frozen=True):
+    spec: _PolicySpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """A workload whose ports were taken over, and its pods' labels. `title` names it, `where` with its file; `admin` is
-    the sidecar's port for operators."""
+    """A workload's pods: their labels, and the ports that were taken over, none where it isn't injected. `title` names
+    it, `where` with its file; `admin` is the sidecar's port for operators."""
 
     where: str
     title: str
@@ -26,102 +106,133 @@ class Workload:
     ports: tuple[Taken, ...]
     admin: int
 
-    def selected(self, namespace: str, selector: object) -> bool:
-        """Whether a selector by labels in a namespace means these pods. An empty one means all."""
-        if namespace != self.namespace or not isinstance(selector, dict):
+    def selected(self, namespace: str, labels: Mapping[str, str]) -> bool:
+        """Whether a selector by labels in a namespace means these pods. An empty one means all.
+
+        An object without a namespace may be put into any; a label that a controller sets may have any value.
+        """
+        if namespace and self.namespace and namespace != self.namespace:
             return False
-        return all(self.labels.get(key) == value for key, value in selector.items())
+        return all(self.labels.get(key) == value for key, value in labels.items() if key not in _SET_BY_CONTROLLERS)
 
 
 def by_number(service: Json, namespace: str, workloads: Sequence[Workload], *, fix: bool) -> list[str]:
-    """What is wrong with a Service's ports; those that have a number get the name where `fix` says so, and nothing is
-    wrong with them any more. Raises CannotInjectError for what is no Service."""
-    spec = _mapping(service.get("spec"), "spec")
+    """What is wrong with a Service's ports. Those that have a number get the name where `fix` says so and all the pods
+    that the Service leads to know it; then nothing is wrong with them. Raises CannotInjectError for what is no Service.
+    """
+    view = read_as(_Service, service)
+    meant = _meant(view, namespace, workloads)
+    if view.spec.cluster_ip == "None":
+        return [
+            f"is headless, so its clients choose the port themselves; those that use {taken.port} go past the sidecar "
+            f"of {workload.title}"
+            for workload in meant
+            for taken in workload.ports
+            if not view.tcp() or any(taken.port in {each.port, each.target} for _, each in view.tcp())
+        ]
     warnings = []
-    for workload in workloads:
-        if not _leads_to(spec, namespace, workload):
+    for place, port in view.tcp():
+        past = [(each, taken) for each in meant for taken in each.ports if taken.port == port.target]
+        if not past:
             continue
-        for port in _ports(spec):
-            number = port.get("port")
-            target = port.get("targetPort") or number
-            taken = next((each for each in workload.ports if target == each.port), None)
-            if spec.get("clusterIP") == "None":
-                # Its name is the pods' own addresses, so no targetPort turns its clients.
-                if taken or number in {each.port for each in workload.ports}:
-                    warnings.append(
-                        f"is headless, so its clients choose the port themselves; those that use {number} go past the "
-                        f"sidecar of {workload.title}"
-                    )
-            elif taken and fix:
-                _remember(service, number, port.get("targetPort") or 0)
-                port["targetPort"] = taken.name
-            elif taken:
-                warnings.append(
-                    f"has targetPort {target}, a number, so its clients go past the sidecar of {workload.title}: make it "
-                    f"targetPort: {taken.name}, or let --fix-services do it"
-                )
+        name = past[0][1].name
+        strangers = [each.title for each in meant if name not in {taken.name for taken in each.ports}]
+        if fix and not strangers:
+            _remember(service, port.port, port.target_port or 0)
+            service["spec"]["ports"][place]["targetPort"] = name
+            continue
+        advice = f"make it targetPort: {name}, or let --fix-services do it"
+        if strangers:
+            advice = f"it leads to {', '.join(strangers)} too, whose pods have no sidecar at a port {name}"
+        warnings += [
+            f"has targetPort {port.target}, a number, so its clients go past the sidecar of {each.title}: {advice}"
+            for each, _ in past
+        ]
     return warnings
 
 
-def give_back(service: Json) -> None:
-    """Undo what `by_number` fixed. Raises CannotInjectError for an annotation that isn't its."""
+def targets(service: Json, namespace: str, workload: Workload) -> set[int | str]:
+    """The targetPorts by which a Service leads to a workload."""
+    view = read_as(_Service, service)
+    return {port.target for _, port in view.tcp()} if _meant(view, namespace, [workload]) else set()
+
+
+def _meant(service: _Service, namespace: str, workloads: Sequence[Workload]) -> list[Workload]:
+    # A Service without a selector leads to what somebody else writes into its endpoints.
+    selector = service.spec.selector
+    return [each for each in workloads if each.selected(namespace, selector)] if selector else []
+
+
+def give_back(service: Json) -> list[str]:
+    """Undo what `by_number` fixed; what could not be. Raises CannotInjectError for an annotation that isn't its."""
     annotations = (service.get("metadata") or {}).get("annotations") or {}
     if _FIXED not in annotations:
-        return
+        return []
+    view = read_as(_Service, service)
     try:
-        fixed = msgspec.json.decode(annotations[_FIXED], type=dict[str, int])
-    except msgspec.DecodeError as error:
+        fixed = msgspec.json.decode(annotations[_FIXED], type=dict[int, int])
+    except (msgspec.DecodeError, TypeError) as error:
         raise CannotInjectError(f"has an annotation {_FIXED} that is not from `pegel inject`: {error}") from error
-    for port in _ports(_mapping(service.get("spec"), "spec")):
-        number = fixed.get(str(port.get("port")))
+    for place, port in view.tcp():
+        number = fixed.pop(port.port, None)
         if number:
-            port["targetPort"] = number
+            service["spec"]["ports"][place]["targetPort"] = number
         elif number == 0:
-            port.pop("targetPort", None)
+            service["spec"]["ports"][place].pop("targetPort", None)
     del annotations[_FIXED]
     if not annotations:
         del service["metadata"]["annotations"]
+    return [
+        f"has no port {port} any more, whose targetPort was {number or 'not given'}" for port, number in fixed.items()
+    ]
 
 
-def targets(service: Json, namespace: str, workload: Workload) -> set[Any]:
-    """The targetPorts by which a Service leads to a workload."""
-    spec = _mapping(service.get("spec"), "spec")
-    if not _leads_to(spec, namespace, workload):
-        return set()
-    return {port.get("targetPort") or port.get("port") for port in _ports(spec)}
-
-
-def _leads_to(service: Json, namespace: str, workload: Workload) -> bool:
-    # A Service without a selector leads to what somebody else writes into its endpoints.
-    return bool(service.get("selector")) and workload.selected(namespace, service["selector"])
+def _remember(service: Json, number: int, target: int | str) -> None:
+    if service.get("metadata") is None:
+        service["metadata"] = {}
+    metadata = service["metadata"]
+    if metadata.get("annotations") is None:
+        metadata["annotations"] = {}
+    annotations = metadata["annotations"]
+    fixed = msgspec.json.decode(annotations.get(_FIXED, "{}"), type=dict[int, int | str])
+    annotations[_FIXED] = msgspec.json.encode({**fixed, number: target}).decode()
 
 
 def shut_out(policy: Json, namespace: str, workloads: Sequence[Workload]) -> list[str]:
-    """Where a NetworkPolicy lets clients in to a number that isn't the sidecar's, or nobody in to its metrics."""
-    spec = _mapping(policy.get("spec"), "spec")
-    selector = _mapping(spec.get("podSelector") or {}, "spec.podSelector")
-    if "matchExpressions" in selector or "Ingress" not in (spec.get("policyTypes") or ["Ingress"]):
-        return []
-    rules = [rule for rule in spec.get("ingress") or [] if isinstance(rule, dict)]
-    if any(not rule.get("ports") for rule in rules):
-        return []
-    allowed = {port.get("port") for rule in rules for port in rule["ports"] if isinstance(port, dict)}
-    warnings = []
-    for workload in workloads:
-        if not workload.selected(namespace, selector.get("matchLabels") or {}):
+    """Where a NetworkPolicy lets clients through to a number that isn't the sidecar's, or nobody to its metrics.
+
+    Raises CannotInjectError for what is no NetworkPolicy.
+    """
+    spec = read_as(_Policy, policy).spec
+    injected = [each for each in workloads if each.ports]
+    warnings = [
+        f"lets clients out to port {taken.port} of {workload.title}, but they go to {taken.listen} now: allow that too"
+        for workload in injected
+        for taken in workload.ports
+        for rule in spec.egress or []
+        if rule.ports and rule.lets(taken.port, "") and not rule.lets(taken.listen, taken.name)
+    ]
+    if "Ingress" not in (spec.policy_types or ["Ingress"]):
+        return list(dict.fromkeys(warnings))
+    selector = spec.pod_selector or _Selector()
+    for workload in injected:
+        if not workload.selected(namespace, selector.match_labels or {}) or not all(
+            each.holds(workload.labels) for each in selector.match_expressions or []
+        ):
             continue
         warnings += [
             f"lets clients in to port {taken.port} of {workload.title}, but they come to {taken.listen} now: allow "
             f"port {taken.name}, by name"
             for taken in workload.ports
-            if taken.port in allowed and not allowed & {taken.listen, taken.name}
+            for rule in spec.ingress or []
+            if rule.lets(taken.port, "") and not rule.lets(taken.listen, taken.name)
         ]
-        if not allowed & {METRICS_PORT, workload.admin}:
+        if not any(rule.lets(workload.admin, METRICS_PORT) for rule in spec.ingress or []):
             warnings.append(
                 f"lets nobody in to the sidecar of {workload.title} for metrics and labels: where no other policy "
                 f"does, allow Prometheus port {METRICS_PORT}"
             )
-    return warnings
+    return list(dict.fromkeys(warnings))
 
 
 def named_by_number(value: Json, namespace: str, workloads: Sequence[Workload]) -> list[str]:
@@ -129,7 +240,7 @@ def named_by_number(value: Json, namespace: str, workloads: Sequence[Workload]) 
     return [
         f"speaks of port {taken.port}, but clients of {workload.title} come to {taken.listen} now"
         for workload in workloads
-        if namespace == workload.namespace
+        if workload.selected(namespace, {})
         for taken in workload.ports
         if _speaks_of(value.get("spec"), taken.port)
     ]
@@ -146,25 +257,3 @@ def _speaks_of(value: object, port: int, *, among_ports: bool = False) -> bool:
     if isinstance(value, list):
         return any(_speaks_of(each, port, among_ports=among_ports) for each in value)
     return among_ports and str(value) == str(port)
-
-
-def _remember(service: Json, number: object, target: int) -> None:
-    metadata = service.setdefault("metadata", {})
-    if metadata.get("annotations") is None:
-        metadata["annotations"] = {}
-    annotations = metadata["annotations"]
-    fixed = msgspec.json.decode(annotations.get(_FIXED, "{}"), type=dict[str, int])
-    annotations[_FIXED] = msgspec.json.encode({**fixed, str(number): target}).decode()
-
-
-def _ports(spec: Json) -> list[Json]:
-    found = spec.get("ports") or []
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise CannotInjectError("has ports that are no list of ports")
-    return [each for each in found if each.get("protocol", "TCP") == "TCP"]
-
-
-def _mapping(value: object, name: str) -> Json:
-    if not isinstance(value, dict):
-        raise CannotInjectError(f"has no {name}")
-    return value

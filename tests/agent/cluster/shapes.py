@@ -14,6 +14,27 @@ from pegel_agent.cli.main import pegel
 SHAPES = sorted(Path(__file__).with_name("shapes").glob("*.yaml"))
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda path: path.stem)
 
+PORT = "{name: http, containerPort: 8080}"
+MODEL = f"containers: [{{name: model, ports: [{PORT}]}}]"
+
+
+def shape(name: str) -> str:
+    """The manifest of a shape."""
+    return next(path for path in SHAPES if path.stem == name).read_text(encoding="utf-8")
+
+
+def deployment(spec: str, annotations: str = "{}") -> str:
+    """A Deployment whose pods have a spec."""
+    return f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: scorer, namespace: shop}}
+spec:
+  template:
+    metadata: {{labels: {{app: scorer}}, annotations: {annotations}}}
+    spec: {spec}
+"""
+
 
 def options(shape: Path) -> list[str]:
     first = shape.read_text(encoding="utf-8").partition("\n")[0]

@@ -8,25 +8,8 @@ from click.testing import CliRunner
 from pegel_agent.cli.main import pegel
 from pegel_exporters.errors import UserError
 
-from tests.agent.cluster.shapes import injected, run
+from tests.agent.cluster.shapes import MODEL, PORT, deployment, injected, run, shape
 
-SHAPES = Path(__file__).with_name("shapes")
-
-
-def deployment(spec: str, annotations: str = "{}") -> str:
-    return f"""
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: scorer, namespace: shop}}
-spec:
-  template:
-    metadata: {{labels: {{app: scorer}}, annotations: {annotations}}}
-    spec: {spec}
-"""
-
-
-PORT = "{name: http, containerPort: 8080}"
-MODEL = f"containers: [{{name: model, ports: [{PORT}]}}]"
 REFUSED = {
     "a Deployment without ports": (
         deployment("{containers: [{name: model}]}"),
@@ -49,6 +32,42 @@ REFUSED = {
         deployment(f"{{containers: [{{name: one, ports: [{PORT}]}}, {{name: two, ports: [{PORT}]}}]}}"),
         "has port 8080 in two containers, one and two; only one can listen on it",
     ),
+    "one port with two names": (
+        deployment("{containers: [{name: m, ports: [{name: a, containerPort: 80}, {name: b, containerPort: 80}]}]}"),
+        "has port 80 twice, a (80 of m) and b (80 of m): `kubectl apply` keeps ports by number",
+    ),
+    "a probe that is none": (
+        deployment(f"{{containers: [{{name: model, readinessProbe: x, ports: [{PORT}]}}]}}"),
+        "Expected `object | null`, got `str` - at `the pod's spec.containers[0].readinessProbe`",
+    ),
+    "a probe's port that is none": (
+        deployment(f"{{containers: [{{name: model, readinessProbe: {{httpGet: {{port: [1]}}}}, ports: [{PORT}]}}]}}"),
+        "at `the pod's spec.containers[0].readinessProbe.httpGet.port`",
+    ),
+    "a Service that is none": (
+        deployment(f"{{{MODEL}}}") + "---\nkind: Service\napiVersion: v1\nmetadata: {name: s}\n"
+        "spec: {ports: [{port: 80, targetPort: [1]}]}\n",
+        "Service s is not as Kubernetes knows it: Expected `int | str | null`, got `array` - at "
+        "`its spec.ports[0].targetPort`",
+    ),
+    "a NetworkPolicy that is none": (
+        deployment(f"{{{MODEL}}}") + "---\nkind: NetworkPolicy\napiVersion: networking.k8s.io/v1\nmetadata: {name: n}\n"
+        "spec: {ingress: 5}\n",
+        "NetworkPolicy n is not as Kubernetes knows it",
+    ),
+    "a pod that asks for the sidecar's own port": (
+        deployment("{containers: [{name: model}]}", "{pegel.dev/port: '15080'}"),
+        "would have the sidecar listen on 15080, 9466 for 15080: give it others with --listen-port or --admin-port",
+    ),
+    "merges that grow without end": (
+        "kind: Pod\na: &a {" + ", ".join(f"k{n}: v" for n in range(9)) + "}\n"
+        + "".join(
+            f"{n}: &{n} {{{', '.join(f'k{i}: *{p}' for i in range(9))}}}\n"
+            for p, n in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "its aliases make it too large",
+    ),
+    "lists in lists in lists": ("kind: Pod\na: " + "[" * 300 + "]" * 300 + "\n", ""),
     "two ports of one name": (
         deployment(
             f"{{containers: [{{name: one, ports: [{PORT}]}}, "
@@ -119,7 +138,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_injected_is_named_and_nothing_is_printed(what: str) -> None:
     text, message = REFUSED[what]
-    good = (SHAPES / "a-bare-pod.yaml").read_text()
+    good = shape("a-bare-pod")
     for manifest in (text, f"{good}---\n{text}") if "empty" not in what and what != "nothing" else (text,):
         result = run(manifest)
         assert isinstance(result.exception, UserError)
@@ -129,7 +148,7 @@ def test_what_cannot_be_injected_is_named_and_nothing_is_printed(what: str) -> N
 
 
 def test_a_job_is_refused_where_there_are_no_native_sidecars() -> None:
-    result = run((SHAPES / "a-job.yaml").read_text(), ["--kubernetes", "1.28"])
+    result = run(shape("a-job"), ["--kubernetes", "1.28"])
     assert "Job batch-scoring would never end beside a sidecar before Kubernetes 1.29" in str(result.exception)
     assert result.stdout == ""
 
@@ -141,43 +160,10 @@ def test_one_bad_item_of_a_list_leaves_all_of_it_unprinted() -> None:
     assert result.stdout == ""
 
 
-def test_a_numeric_target_port_is_a_warning_and_fails_only_the_check() -> None:
-    manifest = (SHAPES / "a-service-with-a-number.yaml").read_text()
-    result = run(manifest)
-    assert (result.return_value, "Service by-number has targetPort 8501, a number" in result.stderr) == (0, True)
-    assert result.stdout
-    checked = run(manifest, ["--check"])
-    assert (checked.return_value, checked.stdout) == (1, "")
-    assert "Service by-number has targetPort 8501, a number" in checked.stderr
-
-
-def test_an_injected_manifest_with_a_numeric_target_port_still_fails_the_check() -> None:
-    assert run(injected((SHAPES / "a-service-with-a-number.yaml").read_text()), ["--check"]).return_value == 1
-
-
 def test_a_check_of_what_is_in_order_says_so_with_0() -> None:
-    manifest = (SHAPES / "the-guides-deployment.yaml").read_text()
+    manifest = shape("the-guides-deployment")
     assert run(manifest, ["--check"]).return_value == 0
     assert run(injected(manifest), ["--check"]).return_value == 0
-
-
-def test_a_service_of_another_namespace_or_of_other_pods_is_left_alone() -> None:
-    manifest = (SHAPES / "a-service-with-a-number.yaml").read_text()
-    elsewhere = manifest.replace("name: by-number\n", "name: by-number\n  namespace: elsewhere\n")
-    others = manifest.replace("  selector:\n    app: by-number", "  selector:\n    app: others")
-    assert run(manifest, ["--check"]).return_value == 1
-    assert run(elsewhere, ["--check"]).return_value == 0
-    assert run(others, ["--check"]).return_value == 0
-
-
-def test_files_are_put_together_and_a_service_in_one_is_seen_from_the_other(tmp_path: Path) -> None:
-    workload, _, service = (SHAPES / "a-service-with-a-number.yaml").read_text().partition("---\n")
-    (tmp_path / "service.yaml").write_text(service)
-    (tmp_path / "workload.yaml").write_text(workload)
-    names = [str(tmp_path / "service.yaml"), str(tmp_path / "workload.yaml")]
-    result = CliRunner().invoke(pegel, ["inject", "-f", names[0], "-f", names[1]], prog_name="pegel")
-    assert [each["kind"] for each in yaml.safe_load_all(result.stdout)] == ["Service", "Deployment"]
-    assert f"{names[0]}: Service by-number has targetPort 8501" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -198,7 +184,7 @@ def test_files_are_put_together_and_a_service_in_one_is_seen_from_the_other(tmp_
     ],
 )  # fmt: skip
 def test_options_that_cannot_work_are_named(arguments: list[str], message: str) -> None:
-    assert message in str(run((SHAPES / "a-bare-pod.yaml").read_text(), arguments).exception)
+    assert message in str(run(shape("a-bare-pod"), arguments).exception)
 
 
 def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
@@ -206,21 +192,6 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
     for name, message in (("missing", "cannot read"), ("binary", "is not text in UTF-8")):
         result = CliRunner().invoke(pegel, ["inject", "-f", str(tmp_path / name)], prog_name="pegel")
         assert message in str(result.exception)
-
-
-def test_windows_line_ends_stay() -> None:
-    manifest = (SHAPES / "a-bare-pod.yaml").read_text().replace("\n", "\r\n")
-    result = CliRunner().invoke(pegel, ["inject", "-f", "-"], input=manifest.encode(), prog_name="pegel")
-    lines = result.stdout_bytes.split(b"\n")
-    assert len(lines) > 60
-    assert all(line.endswith(b"\r") for line in lines[:-1])
-
-
-def test_comments_quotes_and_untouched_documents_stay_as_they_were() -> None:
-    text = injected((SHAPES / "empty-documents.yaml").read_text())
-    assert text.startswith("---\n# nothing here\n---\n")
-    assert 'keep:   "as it is"   # with its spaces' in text
-    assert "name: model  # the only one" in injected((SHAPES / "a-bare-pod.yaml").read_text())
 
 
 def test_all_objects_that_cannot_be_injected_are_named_at_once() -> None:
@@ -257,7 +228,7 @@ def test_a_word_of_ours_that_nobody_knows_is_a_warning() -> None:
 
 
 def test_injecting_with_other_options_changes_nothing_and_says_so() -> None:
-    once = injected((SHAPES / "a-bare-pod.yaml").read_text())
+    once = injected(shape("a-bare-pod"))
     again = run(once, ["--window", "500"])
     assert again.stdout == once
     assert "already injected, by Pegel 0.1.0; other options would make it another: --undo first" in again.stderr
@@ -265,7 +236,7 @@ def test_injecting_with_other_options_changes_nothing_and_says_so() -> None:
 
 
 def test_a_model_whose_port_has_changed_since_is_warned_about() -> None:
-    once = injected((SHAPES / "a-bare-pod.yaml").read_text())
+    once = injected(shape("a-bare-pod"))
     result = run(once.replace("containerPort: 8080", "containerPort: 9090"), ["--check"])
     assert result.return_value == 1
     assert "was injected for port 8080 of model, which it no longer has" in result.stderr
@@ -283,140 +254,12 @@ def test_kinds_that_make_pods_in_their_own_way_are_said_to_be_left_alone() -> No
     assert "Rollout canary: left alone, as its pods are those of its workloadRef" in result.stderr
 
 
-MESH = """
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: only-the-shop, namespace: shop}
-spec: {rules: [{to: [{operation: {ports: ["8080"]}}]}]}
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: strict, namespace: shop}
-spec: {portLevelMtls: {8080: {mode: STRICT}}}
----
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: shop, namespace: shop}
-spec: {ingress: [{toPorts: [{ports: [{port: "8080"}]}]}]}
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {name: other-port, namespace: shop}
-spec: {http: [{timeout: 8080s, route: [{destination: {port: {number: 80}}}]}]}
-"""
+def test_undo_says_which_names_it_could_not_give_back() -> None:
+    once = injected(shape("a-bare-pod")).replace("containerPort: 8080", "containerPort: 9090")
+    assert "no longer has the port to give its name back to: http of model (port 8080)" in run(once, ["--undo"]).stderr
 
 
-def test_a_meshs_objects_that_speak_of_the_port_by_number_are_warned_about() -> None:
-    said = run(f"{deployment(f'{{{MODEL}}}')}---{MESH}").stderr
-    for name in (
-        "AuthorizationPolicy shop/only-the-shop",
-        "PeerAuthentication shop/strict",
-        "CiliumNetworkPolicy shop/shop",
-    ):
-        assert f"{name} speaks of port 8080, but clients of Deployment shop/scorer come to 15080 now" in said
-    assert "other-port" not in said
-
-
-@pytest.mark.parametrize(
-    ("ingress", "warned"),
-    [
-        ("[{ports: [{port: http}]}]", True),
-        ("[{ports: [{port: http}, {port: pegel-metrics}]}]", False),
-        ("[{ports: [{port: http}, {port: 9466}]}]", False),
-        ("[{from: [{podSelector: {}}]}]", False),
-        ("[]", True),
-    ],
-)
-def test_a_network_policy_that_keeps_prometheus_out_is_warned_about(ingress: str, warned: bool) -> None:
-    policy = (
-        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny, namespace: shop}\n"
-        f"spec: {{podSelector: {{}}, ingress: {ingress}}}\n"
-    )
-    said = run(f"{deployment(f'{{{MODEL}}}')}---\n{policy}").stderr
-    assert ("NetworkPolicy shop/deny lets nobody in to the sidecar of Deployment shop/scorer" in said) is warned
-
-
-LAYOUTS = {
-    "4 columns": """\
-kind: Pod
-apiVersion: v1
-metadata:
-    name: x
-spec:
-    containers:
-    - name: model
-      ports:
-      - name: http
-        containerPort: 80
-""",
-    "lists at 4 columns": """\
-kind: Pod
-apiVersion: v1
-spec:
-  containers:
-      - name: model
-        ports:
-            - name: http
-              containerPort: 80
-""",
-    "in braces": """\
-kind: Pod
-apiVersion: v1
-spec:
-  containers:
-  - {name: model, ports: [{name: http, containerPort: 80}]}
-""",
-    "comments": """\
-kind: Pod # a
-apiVersion: v1
-spec: # b
-  containers:
-  - name: model # c
-    ports:
-    - name: http
-      containerPort: 80
-""",
-    "a directive": """\
-%YAML 1.1
----
-kind: Pod
-apiVersion: v1
-spec:
-  containers:
-  - name: model
-    ports:
-    - name: http
-      containerPort: 80
-""",
-    "kubectl's JSON": """\
-{
-    "kind": "Pod",
-    "apiVersion": "v1",
-    "spec": {
-        "containers": [
-            {
-                "name": "model",
-                "ports": [
-                    {
-                        "name": "http",
-                        "containerPort": 80
-                    }
-                ]
-            }
-        ]
-    }
-}
-""",
-}
-
-
-@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["unix", "windows"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_manifest_keeps_its_layout_through_injection_and_undo(layout: str, line_end: str) -> None:
-    manifest = LAYOUTS[layout].replace("\n", line_end).encode()
-    command = ["inject", "-f", "-"]
-    result = CliRunner().invoke(pegel, command, input=manifest, prog_name="pegel")
-    assert b"pegel-sidecar" in result.stdout_bytes
-    assert b"\r\r" not in result.stdout_bytes
-    back = CliRunner().invoke(pegel, [*command, "--undo"], input=result.stdout_bytes, prog_name="pegel")
-    assert back.stdout_bytes == manifest
+def test_undo_refuses_while_another_container_uses_the_sidecars_volume() -> None:
+    once = yaml.safe_load(injected(shape("a-bare-pod")))
+    once["spec"]["containers"][0]["volumeMounts"] = [{"name": "pegel-tmp", "mountPath": "/x"}]
+    assert "mounts pegel-tmp, a volume of the sidecar's" in str(run(yaml.safe_dump(once), ["--undo"]).exception)

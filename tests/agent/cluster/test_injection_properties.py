@@ -74,7 +74,7 @@ def test_a_pod_is_refused_or_injected_once_and_comes_back(pod: dict[str, Any]) -
     if not injection.unchanged:
         assert again.unchanged
         assert again.ports == injection.ports
-    assert with_order(eject(injection.pod)) == with_order(_without_empty_lists(before))
+    assert with_order(eject(injection.pod).pod) == with_order(_without_empty_lists(before))
 
 
 def _without_empty_lists(pod: dict[str, Any]) -> dict[str, Any]:
