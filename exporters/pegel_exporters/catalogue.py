@@ -21,7 +21,7 @@ LABEL_DELAY_BUCKETS_SECONDS = (
 )  # fmt: skip
 
 JUDGED_LABELS = 500
-"""ml_model_accuracy is that of so many latest labelled rows: a replica's older labels add it no weight."""
+"""ml_model_accuracy is that of so many latest labelled rows, and of what else was judged with the oldest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +101,63 @@ FEATURE_DRIFT_EVIDENCE = Metric(
     "log10 of the evidence that this feature has drifted.",
     (*_MODEL, "feature"),
 )
-DRIFT_EVIDENCE = Metric("ml_drift_evidence", "gauge", "log10 of the evidence that any feature has drifted.", _MODEL)
+DRIFT_EVIDENCE = Metric("ml_drift_evidence", "gauge", "log10 of the evidence that any input has drifted.", _MODEL)
 DRIFT_EVIDENCE_LIMIT = Metric(
     "ml_drift_evidence_limit", "gauge", "log10 of the evidence at which drift is reported.", _MODEL
 )
-DATA_DRIFT_SCORE = Metric("ml_data_drift_score", "gauge", "Share of the features that are in drift, 0 to 1.", _MODEL)
+DATA_DRIFT_SCORE = Metric("ml_data_drift_score", "gauge", "Share of the inputs that are in drift, 0 to 1.", _MODEL)
 DATA_DRIFT_DETECTED = Metric(
     "ml_data_drift_detected", "gauge", "1 while this replica's detector reports data drift.", _MODEL
 )
+PREDICTION_DRIFT_EVIDENCE = Metric(
+    "ml_prediction_drift_evidence", "gauge",
+    "log10 of the evidence that any prediction has drifted, with the limit of ml_drift_evidence.", _MODEL,
+)  # fmt: skip
+PREDICTION_DRIFT_DETECTED = Metric(
+    "ml_prediction_drift_detected", "gauge", "1 while this replica's detector reports drift of predictions.", _MODEL
+)
+DRIFT_DESIGN_EFFECT = Metric(
+    "ml_drift_design_effect", "gauge",
+    "So many rows in time order count as one, because they resemble their neighbours; 1 where that is assumed.",
+    (*_MODEL, "feature"),
+)  # fmt: skip
 
 # Accuracy
 MODEL_ACCURACY = Metric("ml_model_accuracy", "gauge", "Share of labelled rows predicted right.", _MODEL)
 MODEL_ACCURACY_LOWER = Metric("ml_model_accuracy_lower", "gauge", "Lower end of the 95 % Wilson interval.", _MODEL)
 MODEL_ACCURACY_UPPER = Metric("ml_model_accuracy_upper", "gauge", "Upper end of the 95 % Wilson interval.", _MODEL)
+MODEL_ACCURACY_LABELS = Metric(
+    "ml_model_accuracy_labels", "gauge", "Labelled rows that ml_model_accuracy is the accuracy of.", _MODEL
+)
+MODEL_ACCURACY_ESTIMATED = Metric(
+    "ml_model_accuracy_estimated", "gauge",
+    "Accuracy to expect of the latest predictions by their scores, without labels; it cannot see that scores have come "
+    "to mean something else.", _MODEL,
+)  # fmt: skip
+MODEL_ACCURACY_ESTIMATED_ERROR = Metric(
+    "ml_model_accuracy_estimated_error", "gauge",
+    "Standard error of ml_model_accuracy_estimated, as large as the reference is small.", _MODEL,
+)  # fmt: skip
+MODEL_QUALITY = Metric(
+    "ml_model_quality", "gauge",
+    "Of the latest labelled rows, by metric: precision, recall, f1 (of the positive class, or the mean of several), "
+    "roc_auc, brier, ece; of a regression mae, rmse, r2.",
+    (*_MODEL, "metric"),
+)  # fmt: skip
 MODEL_QUALITY_STATE = Metric(
     "ml_model_quality_state", "gauge",
-    "1 for the state that holds: ok, immature (labels are late), insufficient (too few labels).", (*_MODEL, "state"),
+    "1 for the state that holds: ok, immature (labels wait for others of their time), insufficient (too few labels).",
+    (*_MODEL, "state"),
+)  # fmt: skip
+CONFUSION = Metric(
+    "ml_confusion_total", "counter", "Labelled rows by predicted and actual class of the profile, all others as other.",
+    (*_MODEL, "predicted", "actual"),
+)  # fmt: skip
+CLASS_OUTCOMES = Metric(
+    "ml_class_outcomes_total", "counter",
+    "Where there are more than 20 classes: labelled rows by class of the profile and outcome (true_positive, "
+    "false_positive, false_negative).",
+    (*_MODEL, "class", "outcome"),
 )  # fmt: skip
 LABELS = Metric(
     "ml_labels_total", "counter", "Feedback items by what became of them: matched, duplicate, unmatched, rejected.",
@@ -128,6 +169,19 @@ LABEL_DELAY = Metric(
     "From the prediction to its label.",
     _MODEL,
     LABEL_DELAY_BUCKETS_SECONDS,
+)
+LABEL_COVERAGE = Metric(
+    "ml_label_coverage_ratio", "gauge", "Share of the predictions old enough to be judged that have a label, 0 to 1.",
+    _MODEL,
+)  # fmt: skip
+ACCURACY_DROP_EVIDENCE = Metric(
+    "ml_accuracy_drop_evidence", "gauge", "log10 of the evidence that accuracy is below the reference's.", _MODEL
+)
+ACCURACY_DROP_EVIDENCE_LIMIT = Metric(
+    "ml_accuracy_drop_evidence_limit", "gauge", "log10 of the evidence at which a drop of accuracy is reported.", _MODEL
+)
+ACCURACY_DROP_DETECTED = Metric(
+    "ml_accuracy_drop_detected", "gauge", "1 while this replica's labels show accuracy below the reference's.", _MODEL
 )
 
 # The reference

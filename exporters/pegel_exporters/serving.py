@@ -33,7 +33,7 @@ _KEPT_CONNECTIONS = MAX_CONNECTIONS // 2
 """With more than this a connection ends with its answer: some clients open one for each request and leave it open."""
 IDLE_SECONDS = 75.0
 _GZIP_FROM_BYTES = 1024
-_MAX_RAW_BYTES = 8 * MAX_BODY_BYTES  # small chunks weigh more than what they carry
+_MAX_FRAMING_BYTES = 8 << 20  # small chunks weigh more than what they carry
 _MAX_PIPELINED = 32
 _LINGER_SECONDS = 1.0
 
@@ -120,33 +120,46 @@ def authorised(request: Request, token: str | None) -> bool:
     return token is None or (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), token.encode()))
 
 
-async def serve(handler: Handler, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> asyncio.AbstractServer:
-    """Answer requests on a listening socket (TCP or Unix) until the server is closed."""
+async def serve(
+    handler: Handler,
+    sock: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    without_body: Handler | None = None,
+) -> asyncio.AbstractServer:
+    """Answer requests on a listening socket (TCP or Unix) until the server is closed.
+
+    A body of more than `max_body_bytes`, or one for which the others leave no room, is refused; or, if there is a
+    handler `without_body`, read and dropped, and that one answers the request, of which the body is empty then.
+    """
     loop = asyncio.get_running_loop()
-    room = _Room()
+    server = _Server(handler, max_body_bytes, without_body)
     if sock.family == socket.AF_UNIX:
-        return await loop.create_unix_server(lambda: _Connection(handler, room), sock=sock)
-    return await loop.create_server(lambda: _Connection(handler, room), sock=sock, ssl=tls)
+        return await loop.create_unix_server(lambda: _Connection(server), sock=sock)
+    return await loop.create_server(lambda: _Connection(server), sock=sock, ssl=tls)
 
 
-class _Room:
-    """What a server's connections share: how many they are, and how much their unanswered bodies hold."""
+@dataclass(slots=True)
+class _Server:
+    """What a server's connections share: its settings, how many they are, and what their unanswered bodies hold."""
 
-    def __init__(self) -> None:
-        self.connections = 0
-        self.bytes = 0
+    handler: Handler
+    max_body_bytes: int
+    without_body: Handler | None
+    connections: int = 0
+    bytes: int = 0
 
 
 class _Connection(asyncio.Protocol):
     """One client's connection: requests in, answers out, one at a time and in order."""
 
-    def __init__(self, handler: Handler, room: _Room) -> None:
-        self._handler = handler
-        self._room = room
+    def __init__(self, server: _Server) -> None:
+        self._server = server
         self._held = 0
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._queue: deque[tuple[Request | Response, bool]] = deque()
-        """Requests, or the refusal of one, with whether the connection lives on after the answer."""
+        self._queue: deque[tuple[Request, Handler, bool] | Response] = deque()
+        """Requests, each with who answers it and whether the connection lives on then; or the refusal of the last."""
         self._task: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -161,21 +174,22 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body = bytearray()
         self._header_size = 0
-        self._raw_size = 0
+        self._framing_size = 0
         self._in_body = False
+        self._drops_body = False
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._on_idle)
-        self._room.connections += 1
-        if self._room.connections > MAX_CONNECTIONS:
+        self._server.connections += 1
+        if self._server.connections > MAX_CONNECTIONS:
             self._refuse(503, "too many connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._idle.cancel()
-        self._room.connections -= 1
+        self._server.connections -= 1
         self._hold(-self._held)
         self._parser = None  # it holds this connection: no collector should have to find that out
         self._queue.clear()
@@ -200,10 +214,10 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             return self._refuse(400, "not an HTTP/1.1 request")
         if self._requests == before:
-            self._raw_size += len(data)
-            if not self._in_body and self._raw_size > MAX_HEADER_BYTES:
+            self._framing_size += len(data)
+            if not self._in_body and self._framing_size > MAX_HEADER_BYTES:
                 self._refuse(431, "the request's header is too large")
-            elif self._raw_size > _MAX_RAW_BYTES:
+            elif self._framing_size > _MAX_FRAMING_BYTES:
                 self._refuse(413, "the request is too large")
 
     def eof_received(self) -> bool:
@@ -224,19 +238,20 @@ class _Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_body = True
         length = self._headers.get("content-length", "")
-        if length.isdigit() and int(length) > MAX_BODY_BYTES:
-            self._refuse(413, "the request is too large")
-        elif self._headers.get("expect", "").lower() == "100-continue" and not self._done_reading and not self._busy:
+        if length.isdigit() and int(length) > self._server.max_body_bytes:
+            self._no_room(413, "the request is too large")
+        if self._headers.get("expect", "").lower() == "100-continue" and not self._done_reading and not self._busy:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
-        if not self._done_reading:
+        self._framing_size -= len(body)
+        if not self._done_reading and not self._drops_body:
             self._body += body
             self._hold(len(body))
-            if len(self._body) > MAX_BODY_BYTES:
-                self._refuse(413, "the request is too large")
-            elif self._room.bytes > MAX_BODIES_BYTES:
-                self._refuse(503, "too many large requests at once")
+            if len(self._body) > self._server.max_body_bytes:
+                self._no_room(413, "the request is too large")
+            elif self._server.bytes > MAX_BODIES_BYTES:
+                self._no_room(503, "too many large requests at once")
 
     def on_message_complete(self) -> None:
         if self._done_reading:
@@ -247,14 +262,15 @@ class _Connection(asyncio.Protocol):
         keep_alive = (
             self._parser.should_keep_alive()
             and not self._parser.should_upgrade()
-            and self._room.connections <= _KEPT_CONNECTIONS
+            and self._server.connections <= _KEPT_CONNECTIONS
         )
+        handler = self._server.without_body if self._drops_body else None
         self._done_reading = not keep_alive
         self._reset()
         if len(self._queue) >= _MAX_PIPELINED:
             self._refuse(429, "too many requests at once")
         else:
-            self._enqueue(request, keep_alive)
+            self._enqueue((request, handler or self._server.handler, keep_alive))
 
     # answers
 
@@ -264,42 +280,55 @@ class _Connection(asyncio.Protocol):
 
     def _hold(self, size: int) -> None:
         self._held += size
-        self._room.bytes += size
+        self._server.bytes += size
 
     def _count_header(self, size: int) -> None:
         self._header_size += size
         if self._header_size > MAX_HEADER_BYTES:
             self._refuse(431, "the request's header is too large")
 
+    def _no_room(self, status: int, reason: str) -> None:
+        """Do without the body of this request."""
+        if self._server.without_body is None:
+            return self._refuse(status, reason)
+        self._drops_body = True
+        self._drop_body()
+
     def _refuse(self, status: int, reason: str) -> None:
         """Read nothing more, and close when what came before is answered."""
         if not self._done_reading:
             self._done_reading = True
-            self._hold(-len(self._body))
-            self._body = bytearray()
-            self._enqueue(text(reason, status), False)
+            self._drop_body()
+            self._enqueue(text(reason, status))
 
-    def _enqueue(self, item: Request | Response, keep_alive: bool) -> None:
-        self._queue.append((item, keep_alive))
+    def _drop_body(self) -> None:
+        self._hold(-len(self._body))
+        self._body = bytearray()
+
+    def _enqueue(self, item: tuple[Request, Handler, bool] | Response) -> None:
+        self._queue.append(item)
         if not self._busy:
             self._task = asyncio.get_running_loop().create_task(self._answer())
 
     async def _answer(self) -> None:
         while self._queue:
-            item, keep_alive = self._queue.popleft()
-            data = await self._answer_to(item, keep_alive) if isinstance(item, Request) else _encode(item)
-            if isinstance(item, Request):
-                self._hold(-len(item.body))
+            item = self._queue.popleft()
+            if isinstance(item, Response):
+                data, keep_alive = _encode(item), False
+            else:
+                request, handler, keep_alive = item
+                data = await self._answer_to(request, handler, keep_alive)
+                self._hold(-len(request.body))
             await self._writable.wait()
             self._transport.write(data)
             self._wait_for(IDLE_SECONDS, self._on_idle)
             if not keep_alive or (self._client_done and not self._queue):
-                return self._close() if isinstance(item, Request) else self._linger()
+                return self._linger() if isinstance(item, Response) else self._close()
 
-    async def _answer_to(self, request: Request, keep_alive: bool) -> bytes:
+    async def _answer_to(self, request: Request, handler: Handler, keep_alive: bool) -> bytes:
         head = request.method == "HEAD"
         try:
-            response = _compressed(request, await self._handler(request))
+            response = _compressed(request, await handler(request))
             return _encode(response, head=head, keep_alive=keep_alive)
         except Exception:
             log.exception("answering %s failed", request.path)

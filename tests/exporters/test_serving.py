@@ -217,6 +217,59 @@ def test_a_body_of_the_largest_size_is_taken(play: Play) -> None:
     play(scenario)
 
 
+def test_a_large_body_may_be_dropped_and_its_request_answered_by_another(play: Play) -> None:
+    async def without_body(request: Request) -> Response:
+        return text(f"{request.headers['x-name']} {len(request.body)}")
+
+    large, small = MAX_BODY_BYTES + 1, MAX_BODY_BYTES
+
+    async def scenario(_: Client) -> None:
+        with listen(Address("127.0.0.1", 0)) as sock:
+            server = await serve(handler, sock, max_body_bytes=MAX_BODY_BYTES, without_body=without_body)
+            client = Client(*await asyncio.open_connection(*sock.getsockname()))
+            head = b"POST /echo HTTP/1.1\r\nX-Name: a\r\n"
+            assert (await client.ask(head + b"Content-Length: %d\r\n\r\n" % large + bytes(large))).body == b"a 0\n"
+            assert (await client.ask(head + b"Content-Length: %d\r\n\r\n" % small + bytes(small))).body == (
+                b"POST %d\n" % small
+            )
+            chunks = (b"%x\r\n" % small + bytes(small) + b"\r\n") * 20 + b"0\r\n\r\n"
+            assert (await client.ask(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)).body == b"a 0\n"
+            assert (await client.ask(b"POST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")).body == b"POST 3\n"
+            client.writer.close()
+            server.close()
+
+    play(scenario)
+
+
+def test_bodies_that_leave_no_room_for_another_are_let_go_by_those_that_can(play: Play) -> None:
+    go_on = asyncio.Event()
+
+    async def hold(_: Request) -> Response:
+        await go_on.wait()
+        return text("held")
+
+    async def without_body(_: Request) -> Response:
+        return text("dropped")
+
+    async def scenario(_: Client) -> None:
+        with listen(Address("127.0.0.1", 0)) as sock:
+            server = await serve(hold, sock, max_body_bytes=3 << 20, without_body=without_body)
+            clients = [Client(*await asyncio.open_connection(*sock.getsockname())) for _ in range(3)]
+            for client in clients:
+                await client.send(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (3 << 20) + bytes(3 << 20))
+            waiting = [asyncio.create_task(client.answer()) for client in clients]
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert {task.result().body for task in done} == {b"dropped\n"}
+            go_on.set()
+            assert sorted([(await task).body for task in waiting]) == [b"dropped\n", b"held\n", b"held\n"]
+            assert (await clients[0].ask(b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")).body == b"held\n"
+            for client in clients:
+                client.writer.close()
+            server.close()
+
+    play(scenario)
+
+
 @pytest.mark.parametrize(
     "endless",
     [

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from pegel_agent.batch.check import CheckResult, FeatureResult
+from pegel_agent.reference.detection import smallest_shift_of
 from pegel_agent.reference.profile import Feature, Profile
-from pegel_agent.statistics.sensitivity import smallest_shift
+from pegel_agent.statistics.dependence import MIN_BATCHES
 from pegel_agent.statistics.slots import FloatArray
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
@@ -79,13 +80,35 @@ def _even_heights_of_integers(edges: FloatArray, rows: FloatArray) -> FloatArray
 
 def what_it_can_show(profile: Profile) -> str:
     """A sentence on the smallest shift that a reference of this size can show."""
-    shift = smallest_shift(profile.rows, len(profile.features))
+    shift = smallest_shift_of(profile)
     return f"the smallest shift of a mean that it can show is {shift:.2g} standard deviations"
+
+
+def order_note(profile: Profile) -> str:
+    """Sentences on what is known of the order of the reference's rows, and what follows."""
+    order = profile.order
+    if order is None:
+        return (
+            "the rows have no time order: a design effect of 1 is assumed, so rows that resemble their neighbours, or "
+            "hours that differ, can raise false alarms; give --time"
+        )
+    window = f"{order.window} rows" if order.window.isdigit() else order.window
+    if order.state == "unknown":
+        return (
+            f"the rows fill {order.windows} windows of {window}, which is too few to tell how much they resemble their "
+            f"neighbours: no evidence is ever called drift; give {MIN_BATCHES} windows or more"
+        )
+    most = max(profile.features, key=lambda feature: feature.reference.largest_effect)
+    by_hour = sum(bool(feature.hours) for feature in profile.features)
+    return (
+        f"measured in {order.windows:,} windows of {window}: design effects up to {most.reference.largest_effect:.3g} "
+        f"({short(most.name)}), the hours of the day differ in {by_hour} of {len(profile.features)} features"
+    )
 
 
 def reference_warning(profile: Profile) -> str:
     """What a small reference can't show, empty where it is large enough."""
-    shift = smallest_shift(profile.rows, len(profile.features))
+    shift = smallest_shift_of(profile)
     if shift <= _LARGE_SHIFT:
         return ""
     return (
@@ -112,14 +135,29 @@ def profile_text(profile: Profile) -> str:
     made = datetime.fromtimestamp(profile.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
     head = (
         f"Profile {profile.hash}{f' {model}' if profile.model_name else ''}, made {made} from {profile.rows:,} rows;\n"
-        f"{what_it_can_show(profile)}.\n\n"
+        f"{what_it_can_show(profile)};\n{order_note(profile)}.\n\n"
     )
     rows = [
-        (short(f.name), f.kind, f.role, str(len(f.counts)), f"{f.counts[-1] / sum(f.counts):.1%}", *_range(f))
+        (
+            short(f.name),
+            f.kind,
+            f.role,
+            str(len(f.counts)),
+            _effect(f, profile),
+            f"{f.counts[-1] / sum(f.counts):.1%}",
+            *_range(f),
+        )
         for f in profile.features
     ]
-    header = ("FEATURE", "KIND", "ROLE", "BINS", "MISSING", "FROM", "HISTOGRAM", "TO")
-    return head + table(header, rows, right=frozenset({3, 4, 5}))
+    header = ("FEATURE", "KIND", "ROLE", "BINS", "DEFF", "MISSING", "FROM", "HISTOGRAM", "TO")
+    return head + table(header, rows, right=frozenset({3, 4, 5, 6}))
+
+
+def _effect(feature: Feature, profile: Profile) -> str:
+    """The largest design effect, with a mark where the hours of the day are told apart."""
+    if profile.order is None or profile.order.state == "unknown":
+        return "-"
+    return f"{feature.reference.largest_effect:.2g}{' by hour' if feature.hours else ''}"
 
 
 def _range(feature: Feature) -> tuple[str, str, str]:

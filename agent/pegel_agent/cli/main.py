@@ -6,7 +6,6 @@ that may be repeated is a list in the file, and in the environment has commas.
 
 import importlib
 import importlib.util
-import logging
 import math
 import re
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import click
 import yaml
+from pegel_exporters import logs
 from pegel_exporters.errors import UserError
 
 COMMANDS: Mapping[str, str] = {
@@ -23,6 +23,10 @@ COMMANDS: Mapping[str, str] = {
     "gpu-exporter": "Publish this node's GPU metrics.",
     "profile": "Build or show a reference profile.",
     "check": "Test one batch of data against a profile.",
+    "backtest": "What Pegel would have said over recorded traffic.",
+    "report": "Evidently's HTML report on two files.",
+    "feedback": "Send labels from a file to every replica.",
+    "what-leaves": "What a sidecar with this profile can publish, and what never leaves.",
     "inject": "Put the sidecar into Kubernetes manifests.",
     "rules": "Write the Prometheus rules.",
     "dashboards": "Write the Grafana dashboards.",
@@ -153,26 +157,8 @@ def _yaml_pairs(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
     return pairs
 
 
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        import json  # only where asked for
-
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _set_up_logging(_: click.Context, __: click.Parameter, log_format: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+def _set_up_logging(_: click.Context, __: click.Parameter, log_format: logs.Format) -> None:
+    logs.set_up(log_format)
 
 
 @click.group(cls=_Commands, context_settings={"auto_envvar_prefix": "PEGEL", "help_option_names": ["-h", "--help"]})

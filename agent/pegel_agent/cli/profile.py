@@ -1,10 +1,10 @@
 """`pegel profile`: build a reference profile, or show one."""
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import time as now
 
 import click
 from pegel_exporters.errors import UserError
@@ -26,8 +26,11 @@ def command() -> None:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write.")
 @click.option("--label", multiple=True, metavar="COLUMN", help="The true answer; not profiled. May be repeated.")
 @click.option("--prediction", multiple=True, metavar="COLUMN", help="What the model answered. May be repeated.")
+@click.option("--score", metavar="COLUMN", help="How sure the model was, as a probability; profiled as a prediction.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave it out, as an id or a date. May be repeated.")
 @click.option("--categorical", multiple=True, metavar="COLUMN", help="Numbers that are names. May be repeated.")
+@click.option("--time", metavar="COLUMN", help="When a row was: a date in ISO 8601 or seconds since 1970.")
+@click.option("--window", metavar="WINDOW", help="With --time: the sidecar's window, 500 or 5m (the default).")
 @click.option("--model-name", default="", help="The model that the data is for.")
 @click.option("--model-version", default="", help="Its version.")
 def build(
@@ -35,8 +38,11 @@ def build(
     output: Path,
     label: tuple[str, ...],
     prediction: tuple[str, ...],
+    score: str | None,
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
+    time: str | None,
+    window: str | None,
     model_name: str,
     model_version: str,
 ) -> None:
@@ -46,30 +52,51 @@ def build(
     each value that many rows share; a column of text gets a bin for each of its 64 most frequent values. Nothing that
     fewer than ten rows share is named in the profile, and a column of text without more, as an id, is left out.
 
+    With one --label and one --prediction the profile says how often the model was right on these rows, which is what
+    labels that come later are compared with; with --score also how much its scores are worth.
+
+    With --time Pegel learns how much rows resemble the rows before them, and how the hours of the day differ, so that
+    neither passes for drift. Rows may be in any order; for a --window of rows, more than 33 million rows must be in
+    order of time.
+
     A CSV file is UTF-8, its fields separated by commas, semicolons or tabs, as its header has it. With semicolons,
     numbers may have a decimal comma.
 
     \b
     Example:
       pegel profile build train.parquet -o profile.json \\
-        --label price --prediction predicted --categorical postcode
+        --label churned --prediction predicted --score probability --categorical postcode --time at
     """
-    from pegel_agent.batch.text import reference_warning, short, what_it_can_show
+    from pegel_agent.batch.text import order_note, reference_warning, short, what_it_can_show
     from pegel_agent.reference.build import Roles, build_profile
+    from pegel_agent.reference.performance import PerformanceCollector
     from pegel_agent.reference.profile import save
+    from pegel_agent.statistics.budget import parse_window
 
+    if window is not None and time is None:
+        raise UserError("--window goes with --time, which says in what order the rows came")
+    try:
+        size = parse_window(window or "5m")
+    except ValueError as error:
+        raise UserError(f"--window: {error}") from error
     if output.exists() and data.exists() and output.samefile(data):
         raise UserError(f"{output} is the data itself; give another file to -o")
     if not output.resolve().parent.is_dir():
         raise UserError(f"cannot write {output}: there is no folder {output.parent}")
-    roles = Roles(frozenset(label), frozenset(prediction), frozenset(ignore), frozenset(categorical))
+    answers = frozenset(prediction) | ({score} if score is not None else frozenset())
+    roles = Roles(frozenset(label), answers, frozenset(ignore), frozenset(categorical), time)
+    compared = len(label) == len(prediction) == 1
+    if score is not None and not compared:
+        raise UserError("--score goes with one --label and one --prediction, to learn what a score is worth")
     with progress_bar(f"Reading {data.name}") as progress:
         profile = build_profile(
             data,
             roles=roles,
             model_name=model_name,
             model_version=model_version,
-            created=time.time(),
+            created=now(),
+            window=size,
+            performance=PerformanceCollector(label[0], prediction[0], score) if compared else None,
             progress=progress,
         )
     save(profile, output)
@@ -81,6 +108,10 @@ def build(
     for name in roles.columns(data):
         if name not in profiled:
             click.echo(f"note: {short(name)} is left out: it has no number, and no text that ten rows share", err=True)
+    if profile.order is not None and profile.order.state == "unknown":
+        click.echo(f"warning: {output.name}: {order_note(profile)}", err=True)
+    else:
+        click.echo(order_note(profile))
     if warning := reference_warning(profile):
         click.echo(f"warning: {output.name}: {warning}", err=True)
 
@@ -98,8 +129,8 @@ def show(profile: Path, output: str) -> None:
     import msgspec
 
     from pegel_agent.batch.text import profile_text
-    from pegel_agent.reference.profile import load
-    from pegel_agent.statistics.sensitivity import smallest_shift
+    from pegel_agent.reference.detection import smallest_shift_of
+    from pegel_agent.reference.profile import load, unpacked
 
     loaded = load(profile)
     if output == "table":
@@ -107,12 +138,16 @@ def show(profile: Path, output: str) -> None:
         return
     document = msgspec.to_builtins(loaded) | {
         "hash": loaded.hash,
-        "smallest_shift": smallest_shift(loaded.rows, len(loaded.features)),
+        "order": loaded.order,
+        "smallest_shift": smallest_shift_of(loaded),
         "features": [
             {
                 "name": feature.name,
                 "kind": feature.kind,
                 "role": feature.role,
+                "design_effects": feature.design_effects,
+                "heterogeneity": feature.heterogeneity,
+                "hours": unpacked(feature.hours, len(feature.counts)).tolist(),
                 "bins": [
                     {"bin": name, "rows": rows} for name, rows in zip(feature.bins.names, feature.counts, strict=True)
                 ],

@@ -49,6 +49,10 @@ _UPSTREAM = "127.0.0.1:8501"
     "--harmless-drift", default=0.0, type=float, metavar="CHI2",
     help="Drift up to this χ² divergence is not reported; 0.01 is a shift of the mean by 0.1 σ.",
 )  # fmt: skip
+@click.option(
+    "--label-horizon", default="1d", metavar="DURATION",
+    help="How old a prediction must be to be judged by its label, as some labels come sooner than others; 0: at once.",
+)  # fmt: skip
 @click.option("--feedback-token", type=click.Path(), metavar="FILE", help="Bearer token that guards POST /v1/feedback.")
 def command(
     mode: str,
@@ -62,6 +66,7 @@ def command(
     window: str,
     false_alarms: str | None,
     harmless_drift: float,
+    label_horizon: str,
     feedback_token: str | None,
 ) -> int:
     """Next to a model: watch its traffic for drift and accuracy.
@@ -84,7 +89,7 @@ def command(
 
     from pegel_agent.sidecar.settings import AnalyserSettings
     from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
-    from pegel_agent.statistics.budget import budget_windows, parse_window
+    from pegel_agent.statistics.budget import budget_windows, parse_duration, parse_window
 
     if mode == "sink" and (upstream is not None or forward):
         given = "--forward" if upstream is None else "--upstream"
@@ -100,6 +105,7 @@ def command(
     if not 0 <= harmless_drift <= 1:  # NaN is neither
         raise UserError(f"--harmless-drift: {harmless_drift:g} is not between 0 and 1")
     size = _option("--window", parse_window, window)
+    horizon = 0.0 if label_horizon.strip() == "0" else _option("--label-horizon", parse_duration, label_horizon)
     budget = _option("--false-alarms", lambda text: budget_windows(text, size), false_alarms)
     named, version = _names(profile)
     model_name, model_version = model_name or named or "model", model_version or version or "1"
@@ -121,6 +127,7 @@ def command(
                 window_rows=size.rows,
                 budget_windows=budget,
                 tolerance=harmless_drift,
+                label_horizon_seconds=horizon,
             ),
         )
     )

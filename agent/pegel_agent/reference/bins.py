@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +51,14 @@ class NumericBins:
         )
         return (f"below {low}", *between, f"above {high}", "missing")
 
+    def positions(self, values: FloatArray) -> IntArray:
+        """The bin (rows,) of each value (rows,)."""
+        found: IntArray = np.searchsorted(_ends(self.edges), _single(values), side="left")
+        return found
+
     def counts(self, values: FloatArray) -> IntArray:
         """Rows per bin of values (rows,)."""
-        position = np.searchsorted(_ends(self.edges), _single(values), side="left")
-        return np.bincount(position, minlength=len(self.edges) + 2).astype(np.int64)
+        return np.bincount(self.positions(values), minlength=len(self.edges) + 2).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +77,16 @@ class CategoryBins:
         quoted = (f'"{name}"' if name in _TAKEN or name.startswith('"') else name for name in self.categories)
         return (*quoted, "other", "missing")
 
-    def counts(self, values: NDArray[np.object_]) -> IntArray:
-        """Rows per bin of strings (rows,); None is missing."""
+    def positions(self, values: NDArray[np.object_]) -> IntArray:
+        """The bin (rows,) of each string (rows,); None is missing."""
         size = len(self.categories)
         known: dict[str | None, int] = {name: position for position, name in enumerate(self.categories)}
         known[None] = size + 1
-        found = np.zeros(size + 2, dtype=np.int64)
-        for value, rows in Counter(values.tolist()).items():
-            found[known.get(value, size)] += rows
-        return found
+        return np.fromiter(map(known.get, values.tolist(), repeat(size)), dtype=np.int64, count=len(values))
+
+    def counts(self, values: NDArray[np.object_]) -> IntArray:
+        """Rows per bin of strings (rows,); None is missing."""
+        return np.bincount(self.positions(values), minlength=len(self.categories) + 2).astype(np.int64)
 
 
 def numeric_bins(values: FloatArray) -> NumericBins | None:

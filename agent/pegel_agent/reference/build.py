@@ -15,12 +15,16 @@ from pegel_agent.reference.columns import (
     Column,
     categories_of,
     choose_categories,
-    count_values,
     feature_of,
     in_first_half,
+    positions_of,
 )
+from pegel_agent.reference.order import RowOrder, in_order, order_of
+from pegel_agent.reference.performance import PerformanceCollector
 from pegel_agent.reference.profile import FORMAT, Profile
-from pegel_agent.statistics.slots import FloatArray, IntArray
+from pegel_agent.reference.times import NoTime, unix_times
+from pegel_agent.statistics.budget import Window
+from pegel_agent.statistics.slots import FloatArray
 
 _SAMPLE_ROWS = 200_000
 _TRACKED_CATEGORIES = 200_000
@@ -28,23 +32,29 @@ _TRACKED_CATEGORIES = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What the columns of a file are: those that are no inputs, and those to take as categories."""
+    """What the columns of a file are: those that are no inputs, and those to take as categories. `time` has the rows'
+    times, where their order matters."""
 
     labels: frozenset[str] = frozenset()
     predictions: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     categorical: frozenset[str] = frozenset()
+    time: str | None = None
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The columns that are profiled as nothing."""
+        return self.labels | self.ignored | ({self.time} if self.time is not None else set())
 
     def columns(self, path: Path) -> tuple[str, ...]:
         """The file's columns that get a feature, in its order. Raises UserError where a role doesn't fit the file."""
         names = tables.column_names(path)
-        for name in sorted(self.labels | self.predictions | self.ignored | self.categorical):
+        for name in sorted(self.left_out | self.predictions | self.categorical):
             if name not in names:
                 raise UserError(f"{path} has no column {name!r}; it has {', '.join(names)}")
-        left_out = self.labels | self.ignored
-        for name in sorted(left_out & (self.predictions | self.categorical)):
+        for name in sorted(self.left_out & (self.predictions | self.categorical)):
             raise UserError(f"column {name!r} can't be left out and be a prediction or categorical")
-        kept = tuple(name for name in names if name not in left_out)
+        kept = tuple(name for name in names if name not in self.left_out)
         if not kept:
             raise UserError(f"{path} has no column left to profile")
         return kept
@@ -92,40 +102,64 @@ def build_profile(
     model_name: str,
     model_version: str,
     created: float,
+    window: Window | None = None,
+    performance: PerformanceCollector | None = None,
     progress: tables.Progress | None = None,
 ) -> Profile:
-    """Read the file twice and return its profile.
+    """Read the file twice and return its profile, with the model's performance where a collector for it is given.
 
-    Features are in the order of the columns; a column without a number or a text that ten rows share gets none. Raises
-    UserError for a file or column that can't be profiled.
+    Features are in the order of the columns; a column without a number or a text that ten rows share gets none. With a
+    time column, rows are also counted in the `window`s that the sidecar will have. Raises UserError for a file or
+    column that can't be profiled.
     """
     columns = roles.columns(path)
     tell = progress or (lambda _: None)
-    seen, rows = _first_pass(path, columns, roles.categorical, lambda share: tell(share / 2))
+    order = RowOrder(window) if window is not None and roles.time is not None else None
+    seen, rows = _first_pass(
+        path, columns, roles=roles, order=order, performance=performance, progress=lambda share: tell(share / 2)
+    )
     if not rows:
         raise UserError(f"{path} has no rows")
     found = {name: column.bins() for name, column in seen.items()}
     bins = {name: of for name, of in found.items() if of is not None}
     if not bins:
         raise UserError(f"{path} has no column to profile: none has a number, or a text that ten rows share")
-    counts = _second_pass(path, bins, seen, lambda share: tell(0.5 + share / 2))
-    features = tuple(
-        feature_of(name, "prediction" if name in roles.predictions else "input", of, counts[name])
+    numbers = order.finish(sum(len(of.slots) for of in bins.values())) if order else np.zeros(0, dtype=np.int64)
+    counted = _Counted(bins, len(numbers))
+    _second_pass(path, counted, seen, roles=roles, order=order, progress=lambda share: tell(0.5 + share / 2))
+    features = [
+        feature_of(name, "prediction" if name in roles.predictions else "input", of, counted.rows[name])
         for name, of in bins.items()
-    )
-    return Profile(FORMAT, created, model_name, model_version, rows, features)
+    ]
+    did = performance.result() if performance is not None else None
+    if order is None or window is None:
+        return Profile(FORMAT, created, model_name, model_version, rows, tuple(features), performance=did)
+    middles = counted.times / counted.window_rows
+    ordered = tuple(in_order(one, counted.windows[one.name].astype(np.int64), numbers, middles) for one in features)
+    return Profile(FORMAT, created, model_name, model_version, rows, ordered, order_of(len(numbers), window), did)
 
 
 def _first_pass(
-    path: Path, columns: tuple[str, ...], categorical: frozenset[str], progress: tables.Progress
+    path: Path,
+    columns: tuple[str, ...],
+    *,
+    roles: Roles,
+    order: RowOrder | None,
+    performance: PerformanceCollector | None,
+    progress: tables.Progress,
 ) -> tuple[dict[str, _Seen], int]:
     seen = {name: _Seen() for name in columns}
     rows, stride = 0, 1
-    for batch in tables.read(path, columns, text=categorical, progress=progress):
+    asked = dict.fromkeys((*_asked(columns, roles, order), *(performance.columns if performance is not None else ())))
+    for batch in tables.read(path, tuple(asked), text=roles.categorical, progress=progress):
+        if performance is not None:
+            performance.add(batch)
         for name, column in seen.items():
             column.add(batch[name], first=rows, stride=stride)
             if column.numeric and column.text:
                 raise UserError(f"{path}: column {name!r} has numbers and text; mend it, or pass --categorical {name}")
+        if order is not None:
+            order.see(_times(path, batch, roles, rows))
         rows += len(batch[columns[0]])
         while rows // stride > 2 * _SAMPLE_ROWS:
             stride *= 2
@@ -134,20 +168,58 @@ def _first_pass(
     return seen, rows
 
 
+class _Counted:
+    """What the second pass counts: rows (k,) by feature, and rows (windows, k) with the windows' times."""
+
+    def __init__(self, bins: Mapping[str, Bins], windows: int) -> None:
+        self.bins = bins
+        self.rows = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in bins.items()}
+        self.windows = {name: np.zeros((windows, len(of.slots)), dtype=np.int32) for name, of in bins.items()}
+        self.times = np.zeros(windows)
+        self.window_rows = np.zeros(windows, dtype=np.int64)
+
+
 def _second_pass(
-    path: Path, bins: Mapping[str, Bins], seen: Mapping[str, _Seen], progress: tables.Progress
-) -> dict[str, IntArray]:
-    texts = frozenset(name for name in bins if seen[name].text)
+    path: Path,
+    counted: _Counted,
+    seen: Mapping[str, _Seen],
+    *,
+    roles: Roles,
+    order: RowOrder | None,
+    progress: tables.Progress,
+) -> None:
+    names = tuple(counted.bins)
+    texts = frozenset(name for name in names if seen[name].text)
     first = 0
-    counts = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in bins.items()}
-    for batch in tables.read(path, tuple(bins), text=texts, progress=progress):
-        for name, of in bins.items():
-            values = batch[name]
-            if seen[name].chosen:
-                values = values[~in_first_half(first, len(values))]
-            counts[name] += count_values(of, values)[0]
-        first += len(batch[next(iter(bins))])
-    return counts
+    for batch in tables.read(path, _asked(names, roles, order), text=texts, progress=progress):
+        rows = len(batch[names[0]])
+        windows = None
+        if order is not None:
+            times = _times(path, batch, roles, first)
+            windows = order.windows_of(first, times)
+            kept = windows >= 0
+            np.add.at(counted.times, windows[kept], times[kept])
+            np.add.at(counted.window_rows, windows[kept], 1)
+        for name, of in counted.bins.items():
+            positions, _ = positions_of(of, batch[name])
+            chosen = positions[~in_first_half(first, rows)] if seen[name].chosen else positions
+            counted.rows[name] += np.bincount(chosen, minlength=len(of.slots))
+            if windows is not None:
+                np.add.at(counted.windows[name], (windows[kept], positions[kept]), 1)
+        first += rows
+
+
+def _asked(columns: tuple[str, ...], roles: Roles, order: RowOrder | None) -> tuple[str, ...]:
+    return columns if order is None or roles.time is None else (*columns, roles.time)
+
+
+def _times(path: Path, batch: Mapping[str, Column], roles: Roles, before: int) -> FloatArray:
+    """The Unix times (rows,) of a batch that `before` rows came before. Raises UserError."""
+    assert roles.time is not None
+    try:
+        return unix_times(batch[roles.time])
+    except NoTime as error:
+        raise UserError(f"{path}: {roles.time!r} in row {before + 1 + error.position:,} {error.reason}") from None
 
 
 def _tracked(rows: Counter[str], more: Counter[str]) -> Counter[str]:

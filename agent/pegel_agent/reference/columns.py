@@ -76,12 +76,18 @@ def choose_categories(rows: Counter[str], half: Counter[str]) -> tuple[CategoryB
 
 def count_values(bins: Bins, values: Column) -> tuple[IntArray, int]:
     """`count_columns` for bins that are no feature yet."""
+    positions, invalid = positions_of(bins, values)
+    return np.bincount(positions, minlength=len(bins.slots)).astype(np.int64), invalid
+
+
+def positions_of(bins: Bins, values: Column) -> tuple[IntArray, int]:
+    """The bin (rows,) of each value of a column, and how many values were of the wrong kind."""
     if isinstance(bins, CategoryBins):
-        return bins.counts(values if values.dtype == object else as_texts(values)), 0
+        return bins.positions(values if values.dtype == object else as_texts(values)), 0
     if values.dtype == object:
         invalid = sum(value is not None for value in values.tolist())
-        return bins.counts(np.full(len(values), np.nan)), invalid
-    return bins.counts(values), 0
+        return bins.positions(np.full(len(values), np.nan)), invalid
+    return bins.positions(values), 0
 
 
 def feature_of(name: str, role: Role, bins: Bins, counts: IntArray) -> Feature:

@@ -5,17 +5,22 @@ one sentence with the file's name and the field.
 """
 
 import hashlib
+import math
 import os
 import tempfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference.bins import CategoryBins, NumericBins
-from pegel_agent.statistics.slots import ReferenceShares, reference_shares
+from pegel_agent.reference.performance import Performance
+from pegel_agent.reference.seasons import HOURS, quarters
+from pegel_agent.statistics.slots import IntArray, Reference, ReferenceShares, reference_shares
 
 FORMAT: Final = "pegel-profile/1"
 
@@ -25,11 +30,25 @@ _MOST_ROWS = 2**53
 _YEAR_10000 = 253_402_300_800
 
 
-class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a reference in time order was looked at: its windows, how many there were, and what came of it.
+
+    `window` is a duration (`300s`) or a number of rows (`500`). In the state `unknown` there are too few windows to
+    tell how much rows resemble their neighbours.
+    """
+
+    window: str
+    windows: int
+    state: Literal["measured", "unknown"]
+
+
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One feature: its bins and the reference's rows in each.
 
     `edges` are a numeric feature's, `categories` a categorical one's. Rare categories have no name here: a name that
-    few rows share may tell of a person.
+    few rows share may tell of a person. `design_effects` and `heterogeneity` are as in `Reference`. `hours` has the
+    rows in each bin by the hour of the day (UTC), where these differ: 24 × k unsigned numbers of 32 bits, the lowest
+    bytes of all first, then the next ones, compressed by zlib.
     """
 
     name: str
@@ -38,6 +57,9 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counts: tuple[int, ...]
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
+    design_effects: dict[str, float] = {}
+    heterogeneity: float = 0.0
+    hours: bytes = b""
 
     @property
     def bins(self) -> NumericBins | CategoryBins:
@@ -51,6 +73,13 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The reference's share of each bin."""
         return reference_shares(self.counts, self.bins.slots)
 
+    @property
+    def reference(self) -> Reference:
+        """What the detector compares windows with."""
+        slots = self.bins.slots
+        by_hour = tuple(reference_shares(counts, slots) for counts in unpacked(self.hours, len(slots)))
+        return Reference(self.shares, quarters(by_hour) if by_hour else (), self.design_effects, self.heterogeneity)
+
     def __post_init__(self) -> None:
         if self.kind == "numeric" and (len(self.edges) < 2 or list(self.edges) != sorted(self.edges)):
             raise ValueError(f"feature {self.name!r}: edges must be two or more and ascend")
@@ -60,6 +89,33 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts for {len(self.bins.slots)} bins")
         if min(self.counts) < 0 or sum(self.counts) == 0:
             raise ValueError(f"feature {self.name!r}: counts must not be negative, nor all zero")
+        if not all(1 <= effect < math.inf for effect in self.design_effects.values()):
+            raise ValueError(f"feature {self.name!r}: design effects must be 1 or more")
+        if not 0 <= self.heterogeneity < math.inf:
+            raise ValueError(f"feature {self.name!r}: the heterogeneity must be 0 or more")
+        if self.hours and not unpacked(self.hours, len(self.counts)).any(axis=1).all():
+            raise ValueError(f"feature {self.name!r}: an hour of the day has no rows")
+
+
+def packed(by_hour: IntArray) -> bytes:
+    """Counts (24, k) as a feature has them in `hours`."""
+    planes = by_hour.astype("<u4").ravel().view(np.uint8).reshape(-1, 4).T
+    return zlib.compress(planes.tobytes(), 9)
+
+
+def unpacked(hours: bytes, bins: int) -> IntArray:
+    """Counts (24, k) of a feature's `hours`, (0, k) where there are none. Raises ValueError."""
+    if not hours:
+        return np.zeros((0, bins), dtype=np.int64)
+    size = HOURS * bins * 4
+    try:
+        planes = zlib.decompressobj().decompress(hours, size)
+    except zlib.error as error:
+        raise ValueError(f"the rows by hour cannot be read: {error}") from error
+    if len(planes) != size:
+        raise ValueError(f"the rows by hour are not those of {bins} bins")
+    found = np.frombuffer(planes, np.uint8).reshape(4, -1).T.copy().view("<u4")
+    return found.astype(np.int64).reshape(HOURS, bins)
 
 
 class _Header(msgspec.Struct):
@@ -68,7 +124,7 @@ class _Header(msgspec.Struct):
     format: str = FORMAT
 
 
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
     """A model's reference. `created` is a Unix time, `rows` the number of reference rows."""
 
     format: Literal["pegel-profile/1"]
@@ -77,11 +133,21 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     model_version: str
     rows: int
     features: tuple[Feature, ...]
+    order: Order | None = None
+    """None where the rows had no time order, so that they are taken to be independent of each other."""
+    performance: Performance | None = None
+    """None where the reference rows had no labels and predictions."""
 
     @cached_property
     def hash(self) -> str:
         """Eight hexadecimal digits that change with the bins or counts: the label value of `reference`."""
-        return hashlib.sha256(msgspec.json.encode(self.features)).hexdigest()[:8]
+        counted = [(one.name, one.kind, one.role, one.counts, one.edges, one.categories) for one in self.features]
+        return hashlib.sha256(msgspec.json.encode(counted)).hexdigest()[:8]
+
+    def of_role(self, role: Role) -> "Profile | None":
+        """The profile with the features of one role; None where there are none."""
+        features = tuple(feature for feature in self.features if feature.role == role)
+        return msgspec.structs.replace(self, features=features) if features else None
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]

@@ -130,7 +130,7 @@ def _csv_batches(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
 
 
 def _parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, float]]:
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
         seen = 0
         for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
             seen += batch.num_rows

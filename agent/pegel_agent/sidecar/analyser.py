@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import resource
 import signal
@@ -20,18 +21,18 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-import numpy as np
 import uvloop
-from pegel_exporters import catalogue as c
+from pegel_exporters import logs
 from pegel_exporters.errors import UserError
-from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Histogram, LabelValues, Renderer
+from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Renderer
 from pegel_exporters.serving import Request, Response, serve, text
 
 from pegel_agent.reference import profile as profiles
 from pegel_agent.sidecar import feedback, frames
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.paths import PROTOCOLS
-from pegel_agent.sidecar.protocols import Inference, Undecodable, decode, read_exchange
+from pegel_agent.sidecar.protocols import Exchange, Inference, Undecodable, decode, read_exchange
+from pegel_agent.sidecar.protocols.messages import client_id
 from pegel_agent.sidecar.settings import AnalyserSettings
 from pegel_agent.sidecar.status.page import CONTENT_SECURITY_POLICY, CONTENT_TYPE, render
 from pegel_agent.statistics.budget import Window
@@ -81,9 +82,21 @@ class Analyser:
             self._refuse(f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
             return
         self.analysed += 1
-        if inference.request_id is not None:
-            for row, prediction in enumerate(predictions_of(inference)):
-                self._labels.predicted(inference.request_id, row, prediction, ended)
+        self._remember(exchange, inference, ended)
+
+    def _remember(self, exchange: Exchange, inference: Inference, ended: float) -> None:
+        """Keep what labels will be compared with."""
+        labels = self._labels
+        scores: list[float] = []
+        if labels.expected is not None and labels.performance is not None:
+            scores = feedback.scores_of(inference, binary=labels.performance.kind == "binary").tolist()
+            labels.expected.add(scores)
+        if inference.request_id is None:
+            return
+        other_id = client_id(exchange)
+        for row, prediction in enumerate(feedback.predictions_of(inference)):
+            score = None if not scores or math.isnan(scores[row]) else scores[row]
+            labels.predicted(inference.request_id, row, prediction, ended, score=score, other_id=other_id)
 
     def tick(self, now: float) -> None:
         """A quarter of a second has passed."""
@@ -124,24 +137,7 @@ class Analyser:
 
     def families(self) -> list[Family]:
         """The analyser's part of the page."""
-        model, labels, state = self._model, self._labels, self._labels.state()
-        accuracy = []
-        if state.accuracy is not None and state.lower is not None and state.upper is not None:
-            accuracy = [
-                Family(c.MODEL_ACCURACY, {model: state.accuracy}),
-                Family(c.MODEL_ACCURACY_LOWER, {model: state.lower}),
-                Family(c.MODEL_ACCURACY_UPPER, {model: state.upper}),
-            ]
-        states: dict[LabelValues, float] = {
-            (*model, name): float(name == state.state) for name in ("ok", "immature", "insufficient")
-        }
-        return [
-            *self._monitor.families(),
-            *accuracy,
-            Family(c.MODEL_QUALITY_STATE, states),
-            Family(c.LABELS, {(*model, outcome): float(count) for outcome, count in labels.outcomes.items()}),
-            Family(c.LABEL_DELAY, {model: Histogram(tuple(labels.delay_counts), labels.delay_sum)}),
-        ]
+        return [*self._monitor.families(), *feedback.families(self._labels, self._model, time.time())]
 
     def _refuse(self, reason: str) -> None:
         self.undecodable += 1
@@ -149,23 +145,6 @@ class Analyser:
         if not self._undecodable_logged or now - self._undecodable_logged > _LOG_UNDECODABLE_EVERY_SECONDS:
             self._undecodable_logged = now
             log.warning("an exchange could not be decoded: %s (%d so far)", reason, self.undecodable)
-
-
-def predictions_of(inference: Inference) -> list[feedback.Value | None]:
-    """One prediction a row: the only column, or the position of the largest of several numbers; else none.
-
-    A row without a prediction has None or NaN.
-    """
-    if len(inference.outputs) != 1:
-        return []
-    values = inference.outputs[0].values
-    if values.shape[1] == 1:
-        return cast(list[feedback.Value | None], values[:, 0].tolist())
-    if values.dtype.kind != "f":
-        return []
-    largest = values.argmax(axis=1)
-    known = ~np.isnan(values).any(axis=1)
-    return [place if whole else None for place, whole in zip(largest.tolist(), known.tolist(), strict=True)]
 
 
 @contextlib.contextmanager
@@ -275,36 +254,40 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) 
         loop.default_exception_handler(context)
 
 
-def _monitor(settings: AnalyserSettings, now: float) -> Monitor:
+def _analyser(settings: AnalyserSettings, now: float) -> Analyser:
     """Raises UserError for a profile that cannot be read or watched."""
     profile = profiles.load(settings.profile) if settings.profile else None
-    told = MonitorSettings(
-        settings.model_name, settings.model_version, Window(settings.window_seconds, settings.window_rows),
-        settings.budget_windows, settings.tolerance,
-    )  # fmt: skip
+    model, window = (settings.model_name, settings.model_version), Window(settings.window_seconds, settings.window_rows)
+    told = MonitorSettings(*model, window, settings.budget_windows, settings.tolerance)
     try:
-        return Monitor(told, profile, now)
+        monitor = Monitor(told, profile, now)
     except (ArithmeticError, LookupError, ValueError) as error:
         if profile is None:
             raise
         raise UserError(
             f"{settings.profile} cannot be watched; build it anew with pegel profile build ({error})"
         ) from error
+    labels = feedback.Labels(
+        *model,
+        profile.performance if profile is not None else None,
+        window=window,
+        budget_windows=settings.budget_windows,
+        horizon_seconds=settings.label_horizon_seconds,
+    )
+    return Analyser(monitor, labels, model)
 
 
 def main() -> None:
     """Run with the settings in the first argument until standard input ends."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = msgspec.json.decode(sys.argv[1], type=AnalyserSettings)
+    logs.set_up(settings.log_format)
     os.nice(_NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the forwarder's: it drains, then ends this
     try:
-        monitor = _monitor(settings, time.time())
+        analyser = _analyser(settings, time.time())
     except UserError as error:
         print(f"pegel: {error}", file=sys.stderr)
         sys.exit(2)
-    model = (settings.model_name, settings.model_version)
-    analyser = Analyser(monitor, feedback.Labels(*model), model)
     gc.freeze()
     _limit_memory(settings.memory_bytes)
     uvloop.run(_run(settings, analyser))

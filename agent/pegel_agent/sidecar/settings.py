@@ -1,6 +1,7 @@
 """What the analyser is told when the forwarder starts it."""
 
 import msgspec
+from pegel_exporters.logs import Format
 
 
 class AnalyserSettings(msgspec.Struct, frozen=True):
@@ -17,5 +18,9 @@ class AnalyserSettings(msgspec.Struct, frozen=True):
     budget_windows: float
     socket_folder: str = ""
     tolerance: float = 0.0
+    label_horizon_seconds: float = 86_400.0
+    """How old a prediction must be to be judged by its label, as labels of one kind may come before those of another.
+    """
     memory_bytes: int = 96 << 20
     """What the analyser may have in memory: with the forwarder's 32 MiB it is the container's limit of 128 MiB."""
+    log_format: Format = "text"

@@ -2,11 +2,17 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal["data_drift", "prediction_drift", "accuracy_drop", "fleet"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DEFAULT_BUDGET = "1/30d"
 DEFAULT_BUDGET_WINDOWS = 8640
 """Where windows have no length in time: as many as there are five-minute windows in 30 days."""
+
+_SHARES: dict[Part, float] = {"data_drift": 0.25, "prediction_drift": 0.25, "accuracy_drop": 0.25, "fleet": 0.25}
+"""What may raise a false alarm, and how much of a model's budget it may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,11 @@ def budget_windows(text: str | None, window: Window) -> float:
     if windows < 2:
         raise ValueError(f"the budget {text} allows an alarm in nearly every window")
     return windows
+
+
+def share_of(windows: float, part: Part) -> float:
+    """Mean number of windows between false alarms of one part, so that all of them raise one in `windows` windows."""
+    return windows / _SHARES[part]
 
 
 def _whole(text: str) -> int | None:

@@ -2,8 +2,10 @@
 
 Each expert bets that the rows follow its shares q rather than the reference's p; q depends on earlier windows only.
 A penalty per row pays for the reference being a sample, so that without drift an expert's stake cannot grow in
-expectation. The stakes are Shiryaev–Roberts e-detectors (Shin, Ramdas and Rinaldo, 2022): their mean reaches A
-on average no sooner than after A windows without drift, with probability 1 − delta over the reference.
+expectation. Rows that resemble their neighbours count as fewer: what a window is worth is divided by its design effect.
+Where the reference has strata, as hours of the day, p and q are the stratum's, and an expert has one stake in all. The
+stakes are Shiryaev–Roberts e-detectors (Shin, Ramdas and Rinaldo, 2022): their mean reaches A on average no sooner than
+after A windows without drift, with probability 1 − delta over the reference.
 """
 
 from collections.abc import Mapping
@@ -12,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from pegel_agent.statistics.slots import FloatArray, IntArray, ReferenceShares
-from pegel_agent.statistics.tilts import Tilt, chi2, tilts
+from pegel_agent.statistics.slots import FloatArray, IntArray, Reference
+from pegel_agent.statistics.tilts import bets_of, shares_of
 
 _ADAPTIVE = tuple((weight, horizon) for weight in (0.25, 1.0) for horizon in (2.0, 8.0, 32.0))
 _WEIGHTS = np.array([[weight] for weight, _ in _ADAPTIVE])
@@ -25,11 +27,13 @@ _MOVED = 3
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`windows`: the budget A, the mean number of windows between false alarms. `delta`: the chance that the reference
-    is too unlucky a sample for the budget. `tolerance`: the χ² of drift that the user calls harmless."""
+    is too unlucky a sample for the budget. `tolerance`: the χ² of drift that the user calls harmless. `judged`: False
+    where evidence is computed but must never be called drift."""
 
     windows: float
     delta: float = 0.05
     tolerance: float = 0.0
+    judged: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +61,62 @@ class Verdict:
 class _Feature:
     """One feature's experts and their stakes, in natural logarithms."""
 
-    def __init__(self, name: str, reference: ReferenceShares, settings: Settings, features: int) -> None:
+    def __init__(self, name: str, reference: Reference, settings: Settings, features: int) -> None:
         self.name = name
         self.reference = reference
-        p, m = reference.shares, reference.rows
-        self.tilts: tuple[Tilt, ...] = tilts(reference)
-        experts = len(self.tilts) + len(_ADAPTIVE)
-        z = -float(special.ndtri(settings.delta / (features * experts)))
-        distance = np.array([chi2(tilt.shares, p) for tilt in self.tilts])
-        paid = np.log1p(z * np.sqrt(distance / m) + np.sqrt(settings.tolerance * distance))
-        shares = np.array([tilt.shares for tilt in self.tilts]).reshape(len(self.tilts), len(p))
-        self.gains: FloatArray = np.log(shares / p) - paid[:, None]
-        unlucky = float(special.chdtri(len(p) - 1, settings.delta / features))
-        self.radius = np.sqrt(unlucky / m) + np.sqrt(settings.tolerance)
+        self.bets = bets_of(reference)
+        experts, bins = len(self.bets) + len(_ADAPTIVE), len(reference.whole.shares)
+        unlucky = settings.delta / (features * max(len(reference.strata), 1))
+        self.quantile = -float(special.ndtri(unlucky / experts))
+        self.chi2_quantile = float(special.chdtri(bins - 1, unlucky))
+        # Norms add, squares don't.
+        self.harmless = float(np.sqrt(settings.tolerance) + np.sqrt(reference.heterogeneity))
+        self.effects = np.array([reference.design_effects.get(direction, 1.0) for direction, _ in self.bets])
         self.log_stakes: FloatArray = np.full(experts, -np.inf)
-        self.recent: FloatArray = np.zeros((len(_ADAPTIVE), len(p)))
+        self.recent: FloatArray = np.zeros((len(_ADAPTIVE), bins))
+        self.expected: FloatArray = np.zeros((len(_ADAPTIVE), bins))
+        """Rows per bin over each adaptive expert's horizon, and what the reference would have made of their number."""
+        self._turn_to(0)
 
-    def bet(self, counts: FloatArray) -> FloatArray:
-        """Increments of all experts (experts,) for a window's counts (k,), before the adaptive ones learn from it."""
-        p = self.reference.shares
-        learned = (self.recent + _PRIOR_ROWS * p) / (self.recent.sum(axis=1, keepdims=True) + _PRIOR_ROWS)
-        q = p + _WEIGHTS * (learned - p)
+    def _turn_to(self, stratum: int) -> None:
+        """Lay the bets against a stratum's shares."""
+        reference = self.reference.at(stratum)
+        p, m = reference.shares, reference.rows
+        q = shares_of(self.bets, reference)
+        distance = np.sum((q - p) ** 2 / p, axis=1)
+        paid = np.log1p(self.quantile * np.sqrt(self.effects * distance / m) + self.harmless * np.sqrt(distance))
+        self.gains: FloatArray = (np.log(q / p) - paid[:, None]) / self.effects[:, None]
+        self.radius = np.sqrt(self.reference.largest_effect * self.chi2_quantile / m) + self.harmless
+        # Where a stratum leaves no room for a bet, its stake is neither at risk nor added to.
+        self.entry: FloatArray = np.zeros(len(self.log_stakes))
+        self.entry[: len(self.bets)][distance == 0] = -np.inf
+        self.shares, self.stratum = p, stratum
+
+    def observe(self, counts: FloatArray, stratum: int, log_weight: float, cap: float) -> None:
+        """Play a window's counts (k,), of which the adaptive experts learn afterwards."""
+        if self.reference.strata and stratum != self.stratum:
+            self._turn_to(stratum)
+        p, rows = self.shares, counts.sum()
+        q = (self.recent + _PRIOR_ROWS * p) * p / (self.expected + _PRIOR_ROWS * p)
+        q = p + _WEIGHTS * (q / q.sum(axis=1, keepdims=True) - p)
         paid = np.log1p(self.radius * np.sqrt(np.sum((q - p) ** 2 / p, axis=1)))
-        adaptive = np.log(q / p) @ counts - counts.sum() * paid
+        adaptive = (np.log(q / p) @ counts - rows * paid) / self.reference.largest_effect
         self.recent = self.recent * _DECAY + counts
-        return np.concatenate((self.gains @ counts, adaptive))
+        self.expected = self.expected * _DECAY + rows * p
+        stakes = np.logaddexp(self.log_stakes, self.entry + log_weight)
+        self.log_stakes = np.minimum(stakes + np.concatenate((self.gains @ counts, adaptive)), cap)
 
     def direction(self) -> str:
         winner = int(np.argmax(self.log_stakes))
         if self.log_stakes[winner] <= 0:
             return ""
-        return self.tilts[winner].direction if winner < len(self.tilts) else "shape"
+        return self.bets[winner][0] if winner < len(self.bets) else "shape"
 
     def moved(self) -> tuple[tuple[int, float], ...]:
-        recent = self.recent[1]  # about eight windows
+        recent, expected = self.recent[1], self.expected[1]  # about eight windows
         if not recent.sum():
             return ()
-        change = recent / recent.sum() - self.reference.shares
+        change = (recent - expected) / recent.sum()
         return tuple((int(i), float(change[i])) for i in np.argsort(-np.abs(change))[:_MOVED])
 
 
@@ -103,18 +126,20 @@ class Detector:
     A feature with a single bin, or whose reference leaves nothing to bet on, is left out. Not safe for threads.
     """
 
-    def __init__(self, references: Mapping[str, ReferenceShares], settings: Settings) -> None:
-        betting = {name: reference for name, reference in references.items() if len(reference.shares) > 1}
+    def __init__(self, references: Mapping[str, Reference], settings: Settings) -> None:
+        betting = {name: reference for name, reference in references.items() if len(reference.whole.shares) > 1}
         self._features = [_Feature(name, ref, settings, len(betting)) for name, ref in betting.items()]
         self._log_limit = float(np.log(settings.windows))
         experts = sum(len(feature.log_stakes) for feature in self._features)
         self._cap = self._log_limit + float(np.log(max(experts, 1))) + 2
+        self._judged = settings.judged
         self._mean_rows = 0.0
         self._windows = 0
         self._drifted = False
 
-    def observe(self, counts: Mapping[str, IntArray]) -> Verdict:
-        """Take in one window: counts (k,) by feature; one left out counts as unseen."""
+    def observe(self, counts: Mapping[str, IntArray], stratum: int = 0) -> Verdict:
+        """Take in one window: counts (k,) by feature, one left out counts as unseen; and its stratum, where a
+        reference has several."""
         rows = max((int(values.sum()) for values in counts.values()), default=0)
         # An idle model's windows add no stake: else it would raise an alarm after A empty windows.
         weight = 1.0 if self._windows == 0 or not self._mean_rows else min(1.0, rows / self._mean_rows)
@@ -123,11 +148,9 @@ class Detector:
             self._windows += 1
             for feature in self._features:
                 if feature.name in counts:
-                    increments = feature.bet(counts[feature.name].astype(np.float64))
-                    stakes = np.logaddexp(feature.log_stakes, np.log(weight)) + increments
-                    feature.log_stakes = np.minimum(stakes, self._cap)
+                    feature.observe(counts[feature.name].astype(np.float64), stratum, float(np.log(weight)), self._cap)
         evidence = _log_mean_exp(np.concatenate([np.empty(0), *(f.log_stakes for f in self._features)]))
-        if evidence >= self._log_limit:
+        if self._judged and evidence >= self._log_limit:
             self._drifted = True
         verdict = self._verdict(evidence)
         if self._drifted and evidence <= self._log_limit / 2:
@@ -141,7 +164,7 @@ class Detector:
         verdicts = []
         for feature in self._features:
             own = _log_mean_exp(feature.log_stakes)
-            drifted = own >= self._log_limit
+            drifted = self._judged and own >= self._log_limit
             direction = feature.direction()
             verdicts.append(
                 FeatureVerdict(

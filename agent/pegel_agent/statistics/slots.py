@@ -1,8 +1,8 @@
 """What a bin is for, and the shares that a reference's counts stand for."""
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,31 @@ class ReferenceShares:
     shares: FloatArray
     rows: int
     slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a feature's windows are compared with: the `whole` reference, or the stratum of a window where there are
+    `strata`, all with the same bins.
+
+    `design_effects` says by direction of a tilt how many rows count as one because they resemble their neighbours, 1
+    where it says nothing. `heterogeneity` is the χ² by which windows of the reference differ from their stratum beyond
+    chance.
+    """
+
+    whole: ReferenceShares
+    strata: tuple[ReferenceShares, ...] = ()
+    design_effects: Mapping[str, float] = field(default_factory=dict)
+    heterogeneity: float = 0.0
+
+    def at(self, stratum: int) -> ReferenceShares:
+        """The shares of a window in this stratum."""
+        return self.strata[stratum] if self.strata else self.whole
+
+    @property
+    def largest_effect(self) -> float:
+        """The largest design effect of any direction."""
+        return max(self.design_effects.values(), default=1.0)
 
 
 def reference_shares(counts: Sequence[int] | IntArray, slots: Sequence[Slot]) -> ReferenceShares:

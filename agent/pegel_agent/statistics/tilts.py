@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from pegel_agent.statistics.slots import FloatArray, ReferenceShares, Slot
+from pegel_agent.statistics.slots import FloatArray, Reference, ReferenceShares, Slot
 
 _LOCATION = (0.05, 0.1, 0.2, 0.4, 0.8)
 _SPREAD = (0.05, 0.1, 0.2, 0.4)
@@ -17,15 +17,14 @@ _UNORDERED = {Slot.OTHER: "new", Slot.MISSING: "missing"}
 
 @dataclass(frozen=True, slots=True)
 class Tilt:
-    """A bet on `shares` (k,), which differ from the reference's in the way that `direction` says."""
+    """A bet on `shares` (k,), which differ from the reference's in the way that `direction` says.
+
+    `size` is how far along a direction, with its sign; both together name a bet whatever the reference.
+    """
 
     direction: str
+    size: float
     shares: FloatArray
-
-
-def chi2(q: FloatArray, p: FloatArray) -> float:
-    """χ²-divergence Σ(q − p)²/p of shares (k,)."""
-    return float(np.sum((q - p) ** 2 / p))
 
 
 def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
@@ -56,20 +55,38 @@ def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
         if direction is None:
             continue
         basis.append(direction)
-        for size in sizes:
-            found.append(Tilt(up, _tilted(p, size * direction)))
-            found.append(Tilt(down, _tilted(p, -size * direction)))
+        for name, signed in ((up, sizes), (down, tuple(-size for size in sizes))):
+            tilted = zip(signed, _tilted(p, direction, signed), strict=True)
+            # Where nearly all rows are missing, a tilt can leave a bin a share that is rounded to none.
+            found += [Tilt(name, size, q) for size, q in tilted if q.all()]
     for position, slot in enumerate(reference.slots):
         if slot in _UNORDERED and p[position] < 1:
             at = np.arange(len(p)) == position
             for gain in _APPEARING:
-                found.append(Tilt(_UNORDERED[slot], np.where(at, gain, 0.0) + (1 - gain) * p))
+                found.append(Tilt(_UNORDERED[slot], gain, np.where(at, gain, 0.0) + (1 - gain) * p))
     return tuple(found)
 
 
-def _tilted(p: FloatArray, exponent: FloatArray) -> FloatArray:
-    q = p * np.exp(exponent - exponent.max())
-    shares: FloatArray = q / q.sum()
+Bet = tuple[str, float]
+"""A tilt's direction and size."""
+
+
+def bets_of(reference: Reference) -> tuple[Bet, ...]:
+    """All fixed bets on a feature: those that its whole reference leaves room for."""
+    return tuple((tilt.direction, tilt.size) for tilt in tilts(reference.whole))
+
+
+def shares_of(bets: tuple[Bet, ...], stratum: ReferenceShares) -> FloatArray:
+    """The bets' shares (bets, k) in a stratum: its own where it leaves no room for a bet."""
+    found = {(tilt.direction, tilt.size): tilt.shares for tilt in tilts(stratum)}
+    return np.array([found.get(bet, stratum.shares) for bet in bets]).reshape(len(bets), len(stratum.shares))
+
+
+def _tilted(p: FloatArray, direction: FloatArray, sizes: tuple[float, ...]) -> FloatArray:
+    """Shares (sizes, k)."""
+    exponents = np.outer(sizes, direction)
+    q = p * np.exp(exponents - exponents.max(axis=1, keepdims=True))
+    shares: FloatArray = q / q.sum(axis=1, keepdims=True)
     return shares
 
 

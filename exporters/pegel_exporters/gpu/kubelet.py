@@ -30,7 +30,8 @@ MAX_ANSWER_BYTES = 4 << 20
 """A node of 250 pods answers with less than 1 MiB; gRPC's clients have this limit unless they are told otherwise."""
 _LONGEST_PATH_BYTES = 107
 _LONGEST_DETAIL = 200
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 13
+"""So much is read between two turns of the event loop: frames may be tiny, and each of them takes a while."""
 _PREFIX_BYTES = 5
 _REQUEST = bytes(_PREFIX_BYTES)  # not compressed, of length 0: ListPodResourcesRequest has no fields
 _REFUSALS = {
@@ -77,7 +78,8 @@ class Kubelet:
             message = await _call(reader, writer)
         finally:
             writer.transport.abort()
-        return tuple(holding for holding in read_list(message) if holding.resource.startswith(VENDOR))
+        # Not on the event loop: the page must stay quick, whatever the answer is.
+        return await asyncio.to_thread(lambda: tuple(read_list(message, vendor=VENDOR)))
 
 
 class _Answer:
@@ -142,6 +144,7 @@ async def _call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> b
     while not answer.complete:
         writer.write(http.data_to_send())
         await writer.drain()
+        await asyncio.sleep(0)  # others get their turn, though there may be more to read already
         chunk = await reader.read(_CHUNK_BYTES)
         if not chunk:
             raise _broken_off()

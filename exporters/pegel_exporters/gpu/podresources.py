@@ -14,9 +14,14 @@ that its generated code asks for. The tests hold this reader equal to it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 LIST = "/v1.PodResourcesLister/List"
 """The method's path in gRPC."""
+MAX_DEVICES = 4096
+"""An answer may tell of so many devices. 16 GPUs of 7 MIG devices, each shared by 36 containers, are not more."""
+MAX_FIELDS = 1 << 18
+"""An answer is read up to so many fields, half a second's work. A node of 250 pods of 6 containers needs a fifth."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT = 10
@@ -48,23 +53,66 @@ class Holding:
     device_ids: tuple[str, ...]
 
 
-def read_list(answer: bytes) -> Iterator[Holding]:
-    """What every container holds, in the answer's order. Raises UndecodableAnswerError."""
-    for pod in _messages(memoryview(answer), 1):
-        name, namespace = _text(pod, 1), _text(pod, 2)
-        for container in _messages(pod, 3):
-            container_name = _text(container, 1)
-            for devices in _messages(container, 2):
-                ids = tuple(_decode(value) for value in _messages(devices, 2))
-                yield Holding(namespace, name, container_name, _text(devices, 1), ids)
+def read_list(answer: bytes, *, vendor: str = "") -> Iterator[Holding]:
+    """What every container holds of the resources whose names begin with `vendor`, in the answer's order.
+
+    Raises UndecodableAnswerError, also for an answer that is larger than any node's.
+    """
+    reader = _Reader()
+    left = MAX_DEVICES
+    for pod in reader.messages(memoryview(answer), 1):
+        name, namespace = reader.text(pod, 1), reader.text(pod, 2)
+        for container in reader.messages(pod, 3):
+            container_name = reader.text(container, 1)
+            for devices in reader.messages(container, 2):
+                resource = reader.text(devices, 1)
+                if not resource.startswith(vendor):
+                    continue
+                ids = tuple(_decode(value) for value in islice(reader.messages(devices, 2), left + 1))
+                left -= len(ids)
+                if left < 0:
+                    raise UndecodableAnswerError(f"it tells of more than {MAX_DEVICES} devices")
+                yield Holding(namespace, name, container_name, resource, ids)
 
 
-def _text(message: memoryview, number: int) -> str:
-    """A field of type string: the last one counts, and a missing one is empty."""
-    text = ""
-    for value in _messages(message, number):
-        text = _decode(value)
-    return text
+class _Reader:
+    """Reads one answer, and gives up when that takes too many fields."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FIELDS
+
+    def text(self, message: memoryview, number: int) -> str:
+        """A field of type string: the last one counts, and a missing one is empty."""
+        text = ""
+        for value in self.messages(message, number):
+            text = _decode(value)
+        return text
+
+    def messages(self, message: memoryview, wanted: int) -> Iterator[memoryview]:
+        """The values of a field that has a length: strings and messages. Fields of another kind are not this one."""
+        at = 0
+        while at < len(message):
+            self._left -= 1
+            if self._left < 0:
+                raise UndecodableAnswerError("it has too many fields")
+            key, at = _varint(message, at)
+            number, kind = key >> 3, key & 7
+            start = at
+            if kind == _VARINT:
+                _, at = _varint(message, at)
+            elif kind == _BYTES:
+                length, start = _varint(message, at)
+                at = start + length
+            elif kind in (_FIXED64, _FIXED32):
+                at += 8 if kind == _FIXED64 else 4
+            else:
+                raise UndecodableAnswerError(f"it has a field of the unknown kind {kind}")
+            if at > len(message):
+                raise UndecodableAnswerError("it ends within a field")
+            if number == 0:
+                raise UndecodableAnswerError("it has a field without a number")
+            if number == wanted and kind == _BYTES:
+                yield message[start:at]
 
 
 def _decode(value: memoryview) -> str:
@@ -72,30 +120,6 @@ def _decode(value: memoryview) -> str:
         return str(value, "utf-8")
     except UnicodeDecodeError:
         raise UndecodableAnswerError("a name in it is no UTF-8") from None
-
-
-def _messages(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of a field that has a length: strings and messages. Fields of another kind are not this one."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        start = at
-        if kind == _VARINT:
-            _, at = _varint(message, at)
-        elif kind == _BYTES:
-            length, start = _varint(message, at)
-            at = start + length
-        elif kind in (_FIXED64, _FIXED32):
-            at += 8 if kind == _FIXED64 else 4
-        else:
-            raise UndecodableAnswerError(f"it has a field of the unknown kind {kind}")
-        if at > len(message):
-            raise UndecodableAnswerError("it ends within a field")
-        if number == 0:
-            raise UndecodableAnswerError("it has a field without a number")
-        if number == wanted and kind == _BYTES:
-            yield message[start:at]
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

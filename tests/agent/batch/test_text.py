@@ -47,4 +47,5 @@ def test_a_profile_is_shown_with_its_model_and_a_line_for_each_feature() -> None
     profile = Profile(FORMAT, 0.0, "houses", "3", 60, (learned(np.repeat([0.0, 1.0, np.nan], [20, 20, 20])),))
     lines = profile_text(profile).splitlines()
     assert lines[0] == f"Profile {profile.hash} of houses 3, made 1970-01-01 00:00 UTC from 60 rows;"
-    assert lines[-1].split() == ["x", "numeric", "input", "5", "33.3%", "0", "██", "1"]
+    assert lines[-1].split() == ["x", "numeric", "input", "5", "-", "33.3%", "0", "██", "1"]
+    assert "a design effect of 1 is assumed" in lines[2]

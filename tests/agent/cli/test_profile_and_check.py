@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from pegel_agent.cli.main import pegel
+from pegel_exporters.errors import UserError
 
 PEGEL = Path(sys.executable).parent / "pegel"
 
@@ -135,7 +136,49 @@ def test_a_column_that_is_left_out_is_pointed_out(tmp_path: Path) -> None:
     done = invoke("profile", "build", data, "-o", tmp_path / "profile.json")
     assert (done.exit_code, done.stderr.count("\n")) == (0, 1)
     assert done.stderr.startswith("note: id is left out: ")
+    assert "a design effect of 1 is assumed" in done.stdout
     assert "of 1 features" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("window", "says"),
+    [
+        ("50", "measured in 40 windows of 50 rows: design effects up to "),
+        ("1h", "the rows fill 1 windows of 3600s, which is too few"),
+    ],
+)
+def test_rows_with_times_are_looked_at_in_windows(tmp_path: Path, window: str, says: str) -> None:
+    plain = csv(tmp_path / "plain.csv", rows=2_000, seed=1).read_text(encoding="utf-8").splitlines()
+    timed = [f"{line},{at}" for at, line in enumerate(plain[1:], start=1_700_000_000)]
+    data = tmp_path / "timed.csv"
+    data.write_text("\n".join([f"{plain[0]},at", *timed]), encoding="utf-8")
+    target = tmp_path / "profile.json"
+    done = invoke("profile", "build", data, "-o", target, "--time", "at", "--window", window)
+    assert done.exit_code == 0
+    assert says in (done.stdout if window == "50" else done.stderr)
+    assert says in invoke("profile", "show", target).output
+    shown = json.loads(invoke("profile", "show", target, "--output", "json").output)
+    assert [feature["name"] for feature in shown["features"]] == ["age", "city", "price"], "the time is no feature"
+    assert shown["order"]["state"] == ("measured" if window == "50" else "unknown")
+    assert bool(shown["features"][0]["design_effects"]) == (window == "50")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--window", "500"), "--window goes with --time"),
+        (("--time", "age", "--window", "soon"), "--window: 'soon' is not a duration"),
+        (("--time", "city"), "'city' in row 1 is no time"),
+        (("--time", "when"), "has no column 'when'"),
+        (("--time", "age", "--prediction", "age"), "can't be left out and be a prediction"),
+    ],
+)
+def test_a_time_order_that_is_none_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    data = csv(tmp_path / "data.csv", rows=50, seed=1)
+    done = invoke("profile", "build", data, "-o", tmp_path / "profile.json", *options)
+    assert isinstance(done.exception, UserError)
+    assert words in str(done.exception)
+    assert not (tmp_path / "profile.json").exists()
 
 
 @pytest.mark.parametrize("rows", [1, 2, 20])

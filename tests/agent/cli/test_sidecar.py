@@ -129,3 +129,15 @@ def test_help_has_an_example_of_each_mode() -> None:
     said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
     assert "pegel sidecar --upstream 127.0.0.1:8501 --profile profile.json" in said
     assert "pegel sidecar --mode sink --profile profile.json" in said
+
+
+def test_a_temporary_folder_whose_name_is_too_long_for_sockets_is_named(tmp_path: Path) -> None:
+    temporary = tmp_path / ("x" * 80)
+    temporary.mkdir()
+    listen, admin, upstream = (f"127.0.0.1:{port}" for port in free_ports(3))
+    done = subprocess.run(
+        [sys.executable, "-m", "pegel_agent.cli.main", "sidecar", "--listen", listen, "--admin", admin,
+         "--upstream", upstream],
+        env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "set TMPDIR to a shorter one" in done.stderr) == (2, True)

@@ -146,7 +146,7 @@ def test_a_long_tail_of_categories_raises_no_alarm(exponent: float, rows: int) -
 
     feature = learn_feature("word", "input", draw(rows))
     assert feature is not None
-    detector = Detector({"word": feature.shares}, Settings(8640))
+    detector = Detector({"word": feature.reference}, Settings(8640))
     assert not any(detector.observe({"word": count_columns(feature, draw(500))[0]}).drifted for _ in range(200))
 
 
@@ -155,7 +155,7 @@ def test_a_new_category_in_a_hundred_is_found_within_a_few_windows() -> None:
     cities = np.array(["Ulm", "Köln", "Berlin"], dtype=object)
     feature = learn_feature("city", "input", rng.choice(cities, 10_000))
     assert feature is not None
-    detector = Detector({"city": feature.shares}, Settings(8640))
+    detector = Detector({"city": feature.reference}, Settings(8640))
     verdicts = []
     for _ in range(4):
         window = rng.choice(cities, 500)

@@ -83,7 +83,7 @@ def test_more_categories_than_can_be_named_raise_no_false_alarm(categories: int,
     if feature is None:
         assert rows < 20 * categories, "too few rows to name any category"
         return
-    detector = Detector({"city": feature.shares}, Settings(8640))
+    detector = Detector({"city": feature.reference}, Settings(8640))
     for _ in range(150):
         counts, _ = count_columns(feature, rng.choice(names, 500))
         assert not detector.observe({"city": counts}).drifted

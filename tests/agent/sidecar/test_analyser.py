@@ -16,9 +16,10 @@ from analyser_samples import FEATURES, MODEL, analyser, exchange, frame, profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pegel_agent.reference import profile as profiles
+from pegel_agent.reference.performance import Curve, Performance
 from pegel_agent.sidecar import frames
-from pegel_agent.sidecar.analyser import MAX_BODY_BYTES, OUT_OF_MEMORY, Analyser, _Frames, _monitor, predictions_of
-from pegel_agent.sidecar.feedback import Labels
+from pegel_agent.sidecar.analyser import MAX_BODY_BYTES, OUT_OF_MEMORY, Analyser, _analyser, _Frames
+from pegel_agent.sidecar.feedback import Labels, predictions_of, scores_of
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.monitor.state import ModelState
 from pegel_agent.sidecar.paths import TFSERVING
@@ -129,6 +130,56 @@ def test_a_row_s_prediction_is_its_only_value_or_the_place_of_its_largest(output
     assert predictions_of(Inference("id", 2, (), tuple(block(one) for one in outputs))) == predictions
 
 
+@pytest.mark.parametrize(
+    ("outputs", "binary", "scores"),
+    [
+        ([[[0.5], [2.0]]], True, [0.5, None]),
+        ([[[0.0], [1.0]]], True, [None, None]),
+        ([[[0.5], [0.2]]], False, [None, None]),
+        ([[[0.1, 0.9], [0.7, 0.3]]], True, [0.9, 0.3]),
+        ([[[0.1, 0.9], [0.7, 0.3]]], False, [0.9, 0.7]),
+        ([[[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]]], False, [0.7, 0.6]),
+        ([[[3.0, -2.0], [0.6, np.nan]]], True, [None, None]),
+        ([[["a"], ["b"]]], True, [None, None]),
+        ([[[0.5], [0.6]], [[0.5], [0.6]]], True, [None, None]),
+    ],
+)
+def test_a_row_s_score_is_a_probability_or_none(outputs: Any, binary: bool, scores: Any) -> None:
+    found = scores_of(Inference("id", 2, (), tuple(block(one) for one in outputs)), binary=binary)
+    assert [None if np.isnan(score) else score for score in found.tolist()] == scores
+
+
+@pytest.mark.parametrize("label_first", [False, True])
+def test_a_label_finds_its_request_by_the_clients_id_and_by_the_servers(label_first: bool) -> None:
+    of = small()
+    asked, _ = exchange([[1, 2, 3]], [1], request_id="client's")
+    answered = json.dumps({"id": "server's", "predictions": [1]}).encode()
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answered)}\r\n\r\n".encode() + answered
+    labels = [{"id": "client's", "label": 1}, {"id": "server's", "label": 1}]
+    if label_first:
+        assert of._labels.take(labels[:1], 40.0).waiting == 1
+    of.exchange(TFSERVING, asked, answer, 50.0)
+    found = of._labels.take(labels, 60.0)
+    assert (found.accepted, found.duplicate) == ((0, 2) if label_first else (1, 1))
+    assert of._labels.outcomes["matched"] == 1
+
+
+def test_scores_of_all_answers_make_the_expected_accuracy_and_those_with_an_id_are_kept_for_their_labels() -> None:
+    curve = Curve((0.0, 0.5, 1.0), (0, 600, 400, 0, 0), (0, 300, 380, 0, 0))
+    reference = Performance("binary", 1_000, 680, ("0", "1"), ((300, 20, 0), (300, 380, 0), (0, 0, 0)), scores=curve)
+    labels = Labels(*MODEL, reference, horizon_seconds=0.0)
+    of = Analyser(Monitor(MonitorSettings(*MODEL, Window(rows=500), 8640.0), SMALL, 0.0), labels, MODEL)
+    for number in range(60):
+        of.exchange(TFSERVING, *exchange([[1, 2, 3]], [[0.2, 0.8]], request_id=f"r{number}"), 50.0)
+        of.exchange(TFSERVING, *exchange([[1, 2, 3]], [0.7]), 50.0)
+    assert of.undecodable == 0
+    labels.take([{"id": f"r{number}", "label": number % 2} for number in range(60)], 60.0)
+    page = {family.metric.name: family.samples for family in of.families()}
+    assert page["ml_model_accuracy_estimated"][MODEL] == pytest.approx(0.95, abs=0.001)
+    assert page["ml_model_accuracy"][MODEL] == 0.5
+    assert page["ml_model_quality"][*MODEL, "brier"] == pytest.approx((0.8**2 + 0.2**2) / 2)
+
+
 def test_a_request_with_an_id_waits_for_the_labels_of_its_rows() -> None:
     of = small()
     of.exchange(TFSERVING, *exchange([[1, 2, 3], [4, 5, 6]], [1, None], request_id="a"), 50.0)
@@ -152,14 +203,14 @@ def test_a_profile_that_cannot_be_watched_is_refused_by_the_name_of_its_file(
     path = tmp_path / "absurd.json"
     profiles.save(SMALL, path)
     told = AnalyserSettings(*MODEL, str(path), None, 500, 8640.0, str(tmp_path))
-    assert _monitor(told, 0.0).state(now=0.0, tap=frames.TapState(), accuracy=Labels(*MODEL).state()).features
+    _analyser(told, 0.0)
 
     def fails(*_: object) -> None:
         raise IndexError("nothing to bet on")
 
     monkeypatch.setattr(Detector, "__init__", fails)
     with pytest.raises(UserError, match=r"absurd\.json cannot be watched.*nothing to bet on"):
-        _monitor(told, 0.0)
+        _analyser(told, 0.0)
 
 
 class TestTheProcess:

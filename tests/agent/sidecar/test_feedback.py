@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from pegel_agent.sidecar import feedback
-from pegel_agent.sidecar.feedback import EARLY_SECONDS, JUDGED_LABELS, MIN_LABELS, Answer, Labels, agree, items_of
+from pegel_agent.sidecar.feedback import Answer, Labels, items_of
+from pegel_agent.sidecar.feedback.labels import (
+    _MAX_EARLY,
+    _MAX_LABELLED,
+    _MAX_PREDICTIONS,
+    EARLY_SECONDS,
+    MIN_LABELS,
+)
+from pegel_agent.sidecar.feedback.rows import agree
+from pegel_exporters.catalogue import JUDGED_LABELS
 from pegel_exporters.errors import UserError
 from scipy import stats
 
@@ -38,8 +46,8 @@ def became(answer: Answer) -> Answer:
 
 def accuracy(of: Labels) -> float | None:
     """Accuracy over few labels, which `state` does not show yet."""
-    judged = [one.right for one in of._judged.values()]
-    return sum(judged) / len(judged) if judged else None
+    latest = of.cohorts.latest()
+    return latest.right / latest.rows if latest.rows else None
 
 
 def test_a_label_finds_the_prediction_of_its_id() -> None:
@@ -69,7 +77,7 @@ def test_a_second_label_for_a_row_is_a_duplicate_and_the_last_ts_wins() -> None:
     assert accuracy(of) == 0.0
     assert post(of, {"id": "a", "label": 1, "ts": 11.0}) == DUPLICATE
     assert accuracy(of) == 1.0
-    assert len(of._judged) == 1
+    assert of.cohorts.latest().rows == 1
     assert of.outcomes["matched"] == 1
 
 
@@ -147,6 +155,9 @@ def test_a_label_without_id_and_prediction_is_rejected() -> None:
         ({"id": "secret", "label": 1, "prediction": {}},
          f"prediction {VALUE}"),
         ({"id": "secret", "label": 1, "score": "secret"}, "score must be a number"),
+        ({"id": "secret", "label": 1, "predicted_ts": "secret"}, "predicted_ts must be a Unix time in seconds"),
+        ({"id": "secret", "label": 1, "predicted_ts": 1.7e12},
+         "predicted_ts must be a Unix time in seconds that is past"),
         ({"id": "secret", "label": 1, "model_name": "secret"}, "model_name or model_version is another one's"),
         ({"id": "secret", "label": "x" * 300}, f"label {VALUE}"),
     ],
@@ -246,7 +257,9 @@ def test_what_is_no_json_is_refused_in_one_line(body: bytes) -> None:
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["a", "b", ""])
 ITEMS = st.fixed_dictionaries(
     {"label": VALUES},
-    optional=dict.fromkeys(("id", "row", "model_name", "model_version", "prediction", "score", "ts"), VALUES),
+    optional=dict.fromkeys(
+        ("id", "row", "model_name", "model_version", "prediction", "score", "ts", "predicted_ts"), VALUES
+    ),
 )
 
 
@@ -279,19 +292,19 @@ def test_no_bytes_raise_anything_but_a_user_error(body: bytes) -> None:
 
 def test_memory_is_bounded_whatever_comes() -> None:
     of = labels()
-    for number in range(feedback._MAX_PREDICTIONS + 500):
-        of.predicted(f"p{number}", 0, 1, 0.0)
+    for number in range(_MAX_PREDICTIONS + 500):
+        of.predicted(f"p{number}", 0, 1, 0.0, other_id=f"q{number}")
     of.predicted("long", 0, "x" * 1_000, 0.0)
-    assert len(of._predictions) == feedback._MAX_PREDICTIONS
-    assert ("long", 0) not in of._predictions
-    assert ("p0", 0) not in of._predictions
-    outcomes = [post(of, {"id": f"e{number}", "label": 1}) for number in range(feedback._MAX_EARLY + 3)]
+    assert len(of._predictions) == len(of._other_ids) == _MAX_PREDICTIONS
+    assert post(of, {"id": "long", "label": 1}, {"id": "p0", "label": 1}).waiting == 2
+    outcomes = [post(of, {"id": f"e{number}", "label": 1}) for number in range(_MAX_EARLY)]
     assert outcomes[-1].waiting == 1
-    assert len(of._early) == feedback._MAX_EARLY
-    assert of.outcomes["unmatched"] == 3, "those that waited longest made room"
-    for number in range(feedback._MAX_JUDGED + 100):
-        of.take([{"label": 1, "prediction": number % 2}], 0.0)
-    assert len(of._judged) == feedback._MAX_JUDGED
+    assert len(of._early) == _MAX_EARLY
+    assert of.outcomes["unmatched"] == 2, "those that waited longest made room"
+    for number in range(_MAX_LABELLED + 100):
+        of.take([{"id": f"l{number}", "label": 1, "prediction": number % 2}], 0.0)
+    assert len(of._labelled) == _MAX_LABELLED
+    assert of.cohorts.latest().rows < JUDGED_LABELS + 100
 
 
 def test_the_history_reaches_back_to_the_beginning_in_few_points() -> None:

@@ -1,9 +1,11 @@
 """Windows and budgets as people write them."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pegel_agent.statistics.budget import Window, budget_windows, parse_duration, parse_window
+from pegel_agent.statistics.budget import Part, Window, budget_windows, parse_duration, parse_window, share_of
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,12 @@ def test_a_budget_is_a_number_of_windows_between_alarms(budget: str | None, wind
 def test_a_budget_that_cannot_be_kept_is_refused(budget: str, window: Window, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         budget_windows(budget, window)
+
+
+def test_the_parts_of_a_budget_add_up_to_the_whole() -> None:
+    alarms_per_window = [1 / share_of(8640, part) for part in get_args(Part)]
+    assert len(alarms_per_window) == 4
+    assert sum(alarms_per_window) == pytest.approx(1 / 8640)
 
 
 @given(st.text(max_size=30), st.sampled_from([Window(seconds=60), Window(rows=9)]))

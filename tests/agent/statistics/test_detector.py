@@ -6,7 +6,7 @@ from math import factorial, prod
 import numpy as np
 import pytest
 from pegel_agent.statistics.detector import Detector, Settings, Verdict
-from pegel_agent.statistics.slots import FloatArray, IntArray, ReferenceShares, Slot, reference_shares
+from pegel_agent.statistics.slots import FloatArray, IntArray, Reference, Slot, reference_shares
 from pegel_agent.statistics.tilts import tilts
 
 FEATURES, BINS, ROWS = 50, 20, 500
@@ -20,8 +20,8 @@ def counts(values: FloatArray, missing: int = 0) -> IntArray:
     return np.bincount(bins, minlength=BINS + 1)
 
 
-def references(rng: np.random.Generator, rows: int) -> dict[str, ReferenceShares]:
-    return {f"f{i}": reference_shares(counts(rng.normal(size=rows)), SLOTS) for i in range(FEATURES)}
+def references(rng: np.random.Generator, rows: int) -> dict[str, Reference]:
+    return {f"f{i}": Reference(reference_shares(counts(rng.normal(size=rows)), SLOTS)) for i in range(FEATURES)}
 
 
 def window(
@@ -98,6 +98,40 @@ def test_a_bet_gains_nothing_in_expectation_when_the_reference_is_the_truth() ->
         assert expected == pytest.approx(1)
 
 
+def _windows(n: int, k: int) -> list[IntArray]:
+    return [np.array(c) for c in product(range(n + 1), repeat=k) if sum(c) == n]
+
+
+def _chance(counts: IntArray, p: FloatArray) -> float:
+    return factorial(int(counts.sum())) / prod(map(factorial, counts.tolist())) * float(np.prod(p**counts))
+
+
+def test_the_stakes_of_two_windows_are_worth_no_more_than_two_in_expectation() -> None:
+    """By enumeration, adaptive experts, penalties and two strata included, when the reference is the truth."""
+    slots = (Slot.BELOW, Slot.INTERVAL, Slot.MISSING)
+    strata = (reference_shares([10, 70, 20], slots), reference_shares([30, 60, 10], slots))
+    expected = [0.0, 0.0]
+    for first in _windows(3, 3):
+        chance = _chance(first, strata[0].shares)
+        for second in _windows(3, 3):
+            detector = Detector({"x": Reference(strata[0], strata)}, Settings(1e9))
+            verdicts = detector.observe({"x": first}, 0), detector.observe({"x": second}, 1)
+            both = chance * _chance(second, strata[1].shares)
+            expected = [
+                so_far + both * 10**verdict.evidence for so_far, verdict in zip(expected, verdicts, strict=True)
+            ]
+    assert 0.5 < expected[0] <= 1
+    assert 0.5 < expected[1] <= 2
+
+
+def test_an_expert_that_a_stratum_leaves_no_room_for_waits() -> None:
+    slots = (Slot.INTERVAL, Slot.INTERVAL, Slot.MISSING)
+    whole, constant = reference_shares([500, 500, 0], slots), reference_shares([1, 0, 999_999], slots)
+    detector = Detector({"x": Reference(whole, (whole, constant))}, Settings(1e9))
+    evidence = [detector.observe({"x": np.array([0, 0, 500])}, 1).evidence for _ in range(50)]
+    assert evidence[-1] < np.log10(50), "windows without a bet add nothing"
+
+
 def test_directions_are_orthonormal_under_the_reference() -> None:
     reference = reference_shares([10, 60, 25, 40, 30, 5], (Slot.BELOW, *(Slot.INTERVAL,) * 3, Slot.ABOVE, Slot.MISSING))
     p = reference.shares
@@ -111,7 +145,7 @@ def test_directions_are_orthonormal_under_the_reference() -> None:
 
 def test_a_feature_without_a_common_category_can_still_go_missing() -> None:
     rng = np.random.default_rng(6)
-    detector = Detector({"id": reference_shares([2_000, 0], (Slot.OTHER, Slot.MISSING))}, Settings(8640))
+    detector = Detector({"id": Reference(reference_shares([2_000, 0], (Slot.OTHER, Slot.MISSING)))}, Settings(8640))
     assert not any(detector.observe({"id": np.array([500, 0])}).drifted for _ in range(100))
     verdicts = [detector.observe({"id": np.array([500 - (n := int(rng.binomial(500, 0.05))), n])}) for _ in range(5)]
     assert verdicts[-1].drifted
@@ -119,5 +153,5 @@ def test_a_feature_without_a_common_category_can_still_go_missing() -> None:
 
 
 def test_a_feature_with_one_bin_is_left_out() -> None:
-    detector = Detector({"constant": reference_shares([100], (Slot.INTERVAL,))}, Settings(100))
+    detector = Detector({"constant": Reference(reference_shares([100], (Slot.INTERVAL,)))}, Settings(100))
     assert detector.observe({"constant": np.array([50])}).evidence == -np.inf

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pegel_agent.statistics.detector import Detector, Settings
 from pegel_agent.statistics.sensitivity import smallest_shift
-from pegel_agent.statistics.slots import Slot, reference_shares
+from pegel_agent.statistics.slots import Reference, Slot, reference_shares
 from scipy import stats
 
 SLOTS = (Slot.BELOW, *(Slot.INTERVAL,) * 20, Slot.ABOVE, Slot.MISSING)
@@ -19,9 +19,9 @@ def shares(shift: float) -> np.ndarray:
 @pytest.mark.parametrize("rows", [500, 2_000, 10_000])
 @pytest.mark.parametrize(("times", "seen"), [(0.8, False), (1.3, True)])
 def test_a_smaller_shift_is_never_proved_and_a_larger_one_is(rows: int, times: float, seen: bool) -> None:
-    reference = reference_shares((shares(0) * rows).round().astype(int), SLOTS)
+    reference = Reference(reference_shares((shares(0) * rows).round().astype(int), SLOTS))
     shift = times * smallest_shift(rows, 50)
-    same = reference_shares([50, 50], (Slot.INTERVAL, Slot.INTERVAL))
+    same = Reference(reference_shares([50, 50], (Slot.INTERVAL, Slot.INTERVAL)))
     detector = Detector({"x": reference, **{f"f{i}": same for i in range(49)}}, Settings(100))
     window = {"x": (shares(shift) * 100_000).round().astype(np.int64)}
     assert any(detector.observe(window).drifted for _ in range(20)) is seen

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pegel_exporters.errors import UserError
+from pegel_exporters.gpu import kubelet as kubelet_module
 from pegel_exporters.gpu import simulated
 from pegel_exporters.gpu.kubelet import Kubelet
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
@@ -98,14 +99,40 @@ def test_what_a_real_grpc_server_lists_is_read(kubelet: KubeletServer) -> None:
 
 def test_an_empty_node_and_a_full_one_are_read(kubelet: KubeletServer) -> None:
     assert ask(kubelet.path) == ()
-    kubelet.pods = [pod(f"pod-{number}", {"nvidia.com/gpu": [f"{T4[0]}::{number}"]}) for number in range(5000)]
+    kubelet.pods = [pod(f"pod-{number}", {"nvidia.com/gpu": [f"{T4[0]}::{number}"]}) for number in range(4096)]
     assert 256 << 10 < len(response(kubelet.pods)) < 4 << 20
-    assert len(ask(kubelet.path)) == 5000
+    assert len(ask(kubelet.path)) == 4096
 
 
 def test_an_answer_above_the_limit_is_refused(kubelet: KubeletServer) -> None:
     kubelet.behaviour = lambda _: bytes(5 << 20)
     assert refusal(kubelet.path) == "the kubelet's answer is larger than 4 MiB"
+
+
+def test_an_answer_with_more_devices_than_a_node_has_is_refused_whoever_holds_them(kubelet: KubeletServer) -> None:
+    words = "the kubelet's answer cannot be read: it tells of more than 4096 devices"
+    kubelet.pods = [pod(f"pod-{number}", {"nvidia.com/gpu": [f"x{number}"]}) for number in range(4097)]
+    assert refusal(kubelet.path) == words
+    kubelet.pods = [pod("a", {"nvidia.com/gpu": [f"x{number}" for number in range(90_000)]})]
+    assert refusal(kubelet.path) == words
+    kubelet.pods = [pod("a", {"example.com/gpu": [f"x{number}" for number in range(90_000)]}), *ONE_POD]
+    assert len(ask(kubelet.path)) == 1
+
+
+def test_reading_an_answer_does_not_hold_up_the_page_and_ends_at_the_deadline(
+    kubelet: KubeletServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(kubelet_module, "read_list", lambda *_, **__: over.wait() and [])
+
+    async def main() -> None:
+        try:
+            with pytest.raises(KubeletUnavailableError, match="did not answer within"):
+                await Kubelet(str(kubelet.path), deadline=0.5).holdings()
+        finally:
+            over.set()
+
+    asyncio.run(main())
 
 
 def test_an_answer_that_is_none_is_refused(kubelet: KubeletServer) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pegel_exporters.gpu.podresources import Holding, UndecodableAnswerError, read_list
+from pegel_exporters.gpu.podresources import MAX_FIELDS, Holding, UndecodableAnswerError, read_list
 
 from tests.exporters.gpu.kubelet_server import messages, pod, response
 
@@ -85,9 +85,25 @@ def test_fields_that_came_later_or_have_another_kind_are_skipped() -> None:
     assert list(read_list(answer)) == [Holding("shop", "a", "model", "nvidia.com/gpu", ("GPU-1",))]
 
 
+def test_resources_of_other_vendors_are_skipped() -> None:
+    answer = response([pod("a", {"nvidia.com/gpu": ["GPU-1"], "rdma/hca": ["mlx5_0"], "nvidia.com/mig-1g.5gb": []})])
+    assert list(read_list(answer, vendor="nvidia.com/")) == [
+        Holding("shop", "a", "model", "nvidia.com/gpu", ("GPU-1",)),
+        Holding("shop", "a", "model", "nvidia.com/mig-1g.5gb", ()),
+    ]
+
+
+def test_a_node_that_is_full_of_pods_is_within_the_bounds() -> None:
+    held = {"nvidia.com/gpu": ["GPU-1", "GPU-2"], "rdma/hca": ["mlx5_0", "mlx5_1"], "devices.kubevirt.io/kvm": ["kvm1"]}
+    full = [pod(f"pod-{number}-{place}", held) for number in range(250) for place in range(6)]
+    assert len(list(read_list(response(full), vendor="nvidia.com/"))) == 1500
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
+        (b"\x0a\x00" * (MAX_FIELDS + 1), "it has too many fields"),
+        (b"\x50\x01" * (MAX_FIELDS + 1), "it has too many fields"),
         (b"\x0a\x05abc", "it ends within a field"),
         (b"\x0a", "it ends within a number"),
         (b"\x0a\xff", "it ends within a number"),

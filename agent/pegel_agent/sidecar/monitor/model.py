@@ -27,8 +27,8 @@ from pegel_agent.sidecar.monitor.state import (
 )
 from pegel_agent.sidecar.monitor.windows import Watch, WatchedFeature
 from pegel_agent.sidecar.protocols.records import Inference, Undecodable
-from pegel_agent.statistics.budget import Window
-from pegel_agent.statistics.detector import FeatureVerdict
+from pegel_agent.statistics.budget import Window, parse_window, share_of
+from pegel_agent.statistics.detector import FeatureVerdict, Verdict
 
 log = logging.getLogger("pegel")
 
@@ -41,7 +41,7 @@ _MAX_SHAPE_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """`budget_windows`: windows between false alarms. `tolerance`: the χ² of drift that is called harmless."""
+    """`budget_windows`: windows between false alarms of any kind. `tolerance`: the χ² of drift called harmless."""
 
     model_name: str
     model_version: str
@@ -71,6 +71,8 @@ class Monitor:
         self._source: Literal["profile", "learned"] = "learned" if profile is None else "profile"
         self._rows = 0
         self._window_rows = 0
+        self._window_times: tuple[float, float] | None = None
+        """When the open window's first and last rows came."""
         self._windows = 0
         self._history: deque[EvidencePoint] = deque(maxlen=_HISTORY)
         self._drifted_since: float | None = None
@@ -78,6 +80,12 @@ class Monitor:
             by_role = {role: tuple(f.name for f in profile.features if f.role == role) for role in get_args(Role)}
             self._layout = Layout(by_role["input"], by_role["prediction"])
             self._watch = self._watching(profile)
+            if profile.order is not None and parse_window(profile.order.window) != settings.window:
+                log.warning(
+                    "the profile's design effects are of windows of %s, and these are of %s;"
+                    " build it with --window as it is here",
+                    parse_window(profile.order.window), settings.window,
+                )  # fmt: skip
         else:
             log.info(
                 "learning the reference from traffic, which takes %d rows and %d windows of %s, empty ones apart;"
@@ -91,6 +99,8 @@ class Monitor:
         self._waiting.add(places, inference)
         self._rows += inference.rows
         self._window_rows += inference.rows
+        first, last = self._window_times or (now, now)
+        self._window_times = min(first, now), max(last, now)
         if self._settings.window.rows is not None and self._window_rows >= self._settings.window.rows:
             self._close_window(now)
         elif self._waiting.rows >= COUNT_AFTER_ROWS or self._waiting.bytes >= COUNT_AFTER_BYTES:
@@ -155,11 +165,14 @@ class Monitor:
                 if profile is not None:
                     self._learned(profile, self._learning)
             return
-        verdict = self._watch.close_window()
+        first, last = self._window_times or (now, now)
+        self._window_times = None
+        verdict = self._watch.close_window((first + last) / 2)
         self._windows += 1
-        self._history.append(EvidencePoint(now, _finite(verdict.evidence), verdict.drifted))
-        if verdict.drifted != (self._drifted_since is not None):
-            self._drifted_since = now if verdict.drifted else None
+        drifted = _drifted(verdict)
+        self._history.append(EvidencePoint(now, _evidence(verdict), drifted))
+        if drifted != (self._drifted_since is not None):
+            self._drifted_since = now if drifted else None
 
     def _learned(self, profile: Profile, learning: Learning) -> None:
         """Watch with what can be watched of a learned reference; with none of it, learn again."""
@@ -189,29 +202,37 @@ class Monitor:
         return Watch(profile, budget_windows=self._settings.budget_windows, tolerance=self._settings.tolerance)
 
     def _learning_of(self, layout: Layout) -> Learning:
-        return Learning(layout, min_rows=self._settings.learn_rows, min_windows=self._settings.learn_windows)
+        settings = self._settings
+        return Learning(
+            layout, window=settings.window, min_rows=settings.learn_rows, min_windows=settings.learn_windows
+        )
+
+    @property
+    def _limit(self) -> float:
+        """log10 of the evidence at which the data are called drifted."""
+        return math.log10(share_of(self._settings.budget_windows, "data_drift"))
 
     # What is published
 
     def families(self) -> Iterator[Family]:
         """The monitor's part of the page.
 
-        A learned reference names features after requests, so none of its features has a series of its own.
+        A learned reference names features after requests, so none of its features has a series of its own. By one whose
+        design effects are unknown nothing is judged: what alerts rest on is absent, and only features have evidence.
         """
         self._count()
         model = (self._settings.model_name, self._settings.model_version)
         watch = self._watch
         yield Family(c.INFERENCE_ROWS, {model: float(self._rows)})
         yield Family(c.REFERENCE_READY, {model: float(watch is not None)})
-        yield Family(c.DRIFT_EVIDENCE_LIMIT, {model: math.log10(self._settings.budget_windows)})
+        if watch is None or watch.judged:
+            yield Family(c.DRIFT_EVIDENCE_LIMIT, {model: self._limit})
         if watch is None:
             return
         yield Family(c.REFERENCE_INFO, {(*model, watch.profile.hash, self._source): 1.0})
         yield Family(c.REFERENCE_CREATED, {model: watch.profile.created})
-        verdict = watch.verdict
-        yield Family(c.DRIFT_EVIDENCE, {model: verdict.evidence if verdict else -math.inf})
-        yield Family(c.DATA_DRIFT_SCORE, {model: verdict.score if verdict else 0.0})
-        yield Family(c.DATA_DRIFT_DETECTED, {model: float(verdict is not None and verdict.drifted)})
+        if watch.judged:
+            yield from _judgements(model, watch)
         if self._source == "profile":
             yield from _feature_families(model, watch)
 
@@ -228,9 +249,9 @@ class Monitor:
             rows=self._rows,
             windows=self._windows,
             window=str(settings.window),
-            evidence=_finite(verdict.evidence) if verdict else None,
-            evidence_limit=math.log10(settings.budget_windows),
-            drifted=verdict is not None and verdict.drifted,
+            evidence=_evidence(verdict),
+            evidence_limit=self._limit,
+            drifted=_drifted(verdict),
             drifted_since=self._drifted_since,
             score=verdict.score if verdict else 0.0,
             features=_feature_states(watch, learned=self._source == "learned") if watch else (),
@@ -238,15 +259,33 @@ class Monitor:
             accuracy=accuracy,
             reference=self._reference_state(),
             tap=tap,
+            prediction_evidence=_evidence(watch.prediction_verdict) if watch else None,
+            prediction_drifted=watch is not None and _drifted(watch.prediction_verdict),
         )
 
     def _reference_state(self) -> ReferenceState:
         if self._watch is not None:
             profile = self._watch.profile
-            return ReferenceState(self._source, profile.hash, profile.created, profile.rows, profile.rows)
+            order = profile.order
+            return ReferenceState(
+                self._source, profile.hash, profile.created, profile.rows, profile.rows,
+                dependence=order.state if order else "assumed", order_windows=order.windows if order else 0,
+                smallest_shift=self._watch.smallest_shift,
+            )  # fmt: skip
         rows, windows = (self._learning.rows, self._learning.windows) if self._learning else (0, 0)
         settings = self._settings
         return ReferenceState("learning", "", None, rows, settings.learn_rows, windows, settings.learn_windows)
+
+
+def _judgements(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
+    data, predictions = watch.verdict, watch.prediction_verdict
+    if "input" in watch.roles:
+        yield Family(c.DRIFT_EVIDENCE, {model: data.evidence if data else -math.inf})
+        yield Family(c.DATA_DRIFT_SCORE, {model: data.score if data else 0.0})
+        yield Family(c.DATA_DRIFT_DETECTED, {model: float(_drifted(data))})
+    if "prediction" in watch.roles:
+        yield Family(c.PREDICTION_DRIFT_EVIDENCE, {model: predictions.evidence if predictions else -math.inf})
+        yield Family(c.PREDICTION_DRIFT_DETECTED, {model: float(_drifted(predictions))})
 
 
 def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
@@ -277,6 +316,11 @@ def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
     yield Family(c.FEATURE_DRIFT, drift)
     yield Family(c.FEATURE_DRIFT_LIMIT, limits)
     yield Family(c.FEATURE_DRIFT_EVIDENCE, evidence)
+    if watch.judged:
+        effects: dict[LabelValues, float] = {
+            (*model, name): watched.expected.largest_effect for name, watched in watch.features.items()
+        }
+        yield Family(c.DRIFT_DESIGN_EFFECT, effects)
 
 
 def _feature_states(watch: Watch, *, learned: bool) -> tuple[FeatureState, ...]:
@@ -311,7 +355,17 @@ def _feature_state(name: str, watched: WatchedFeature, verdict: FeatureVerdict |
         psi_limit=distances.psi_limit if distances else None,
         js=distances.js if distances else None,
         ks=distances.ks if distances else None,
+        design_effect=watched.expected.largest_effect,
+        by_hour=bool(watched.expected.strata),
     )
+
+
+def _drifted(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.drifted
+
+
+def _evidence(verdict: Verdict | None) -> float | None:
+    return _finite(verdict.evidence) if verdict else None
 
 
 def _finite(evidence: float) -> float | None:

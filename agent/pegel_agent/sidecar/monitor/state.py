@@ -28,6 +28,9 @@ class FeatureState(msgspec.Struct, frozen=True):
     psi_limit: float | None
     js: float | None
     ks: float | None
+    design_effect: float = 1.0
+    by_hour: bool = False
+    """Whether the reference tells the hours of the day apart."""
 
 
 class EvidencePoint(msgspec.Struct, frozen=True):
@@ -53,7 +56,10 @@ class AccuracyState(msgspec.Struct, frozen=True):
 class ReferenceState(msgspec.Struct, frozen=True):
     """The reference in use. While it is learned, `rows` in `windows` (those with rows) have been seen.
 
-    Learning ends when both are at least what is needed, whichever comes last.
+    Learning ends when both are at least what is needed, whichever comes last. `dependence` is how the design effects
+    came about: assumed to be 1 where the reference's rows had no time order, measured in `order_windows` windows of it,
+    or unknown where these are too few: then nothing is called drift. `smallest_shift` is the smallest shift of a mean,
+    in standard deviations, that can be shown in a feature like most.
     """
 
     source: Literal["profile", "learned", "learning"]
@@ -63,10 +69,16 @@ class ReferenceState(msgspec.Struct, frozen=True):
     rows_needed: int
     windows: int = 0
     windows_needed: int = 0
+    dependence: Literal["assumed", "measured", "unknown"] = "assumed"
+    order_windows: int = 0
+    smallest_shift: float | None = None
 
 
 class ModelState(msgspec.Struct, frozen=True):
-    """Everything about one model. `features` are ordered by evidence, strongest first. Times are Unix times."""
+    """Everything about one model. `features` are ordered by evidence, strongest first. Times are Unix times.
+
+    `evidence`, `drifted`, `score` and `history` are of the data; predictions have a limit of the same height.
+    """
 
     model_name: str
     model_version: str
@@ -85,3 +97,5 @@ class ModelState(msgspec.Struct, frozen=True):
     accuracy: AccuracyState
     reference: ReferenceState
     tap: TapState
+    prediction_evidence: float | None = None
+    prediction_drifted: bool = False

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from pegel_agent.reference.columns import Column, count_columns
-from pegel_agent.reference.profile import Feature, Profile
+from pegel_agent.reference.detection import detector_for, is_judged, smallest_shift_of, stratum_of
+from pegel_agent.reference.profile import Feature, Profile, Role
 from pegel_agent.sidecar.monitor.columns import as_numbers
 from pegel_agent.statistics import distances
-from pegel_agent.statistics.detector import Detector, FeatureVerdict, Settings, Verdict
+from pegel_agent.statistics.budget import Part, share_of
+from pegel_agent.statistics.detector import Detector, FeatureVerdict, Verdict
 from pegel_agent.statistics.slots import FloatArray, IntArray, Slot
 
 SHOWN_WINDOWS = 8
@@ -33,7 +35,8 @@ class WatchedFeature:
 
     def __init__(self, feature: Feature) -> None:
         self.feature = feature
-        self.reference = feature.shares
+        self.expected = feature.reference
+        self.reference = self.expected.whole
         self.names = feature.bins.names
         size = len(self.names)
         self.total: IntArray = np.zeros(size, dtype=np.int64)
@@ -60,17 +63,20 @@ class WatchedFeature:
         """Rows that `current` covers."""
         return int(np.sum(self.closed) if self.closed else self.open.sum())
 
-    def close(self, alpha: float) -> IntArray:
+    def close(self, alpha: float, stratum: int) -> IntArray:
         """End the open window and return its counts (k,); PSI's limit is exceeded with probability `alpha`."""
         counts, self.open = self.open, np.zeros_like(self.open)
         rows = int(counts.sum())
         if rows:
             self.closed.append(counts)
-            p, q = distances.smoothed_shares(counts), self.reference.shares
-            ordered = Slot.INTERVAL in self.reference.slots
+            reference, effect = self.expected.at(stratum), self.expected.largest_effect
+            p, q = distances.smoothed_shares(counts), reference.shares
+            ordered = Slot.INTERVAL in reference.slots
             self.distances = Distances(
                 psi=distances.psi(p, q),
-                psi_limit=distances.psi_limit(rows, self.reference.rows, len(p), alpha=alpha),
+                psi_limit=distances.psi_limit(
+                    rows, reference.rows, len(p), alpha=alpha, deff=effect, reference_deff=effect
+                ),
                 js=distances.js(p, q),
                 tvd=distances.tvd(p, q),
                 ks=distances.ks(p, q) if ordered else None,
@@ -80,20 +86,40 @@ class WatchedFeature:
 
 
 class Watch:
-    """All features of a profile. `budget_windows`: mean number of windows between false alarms.
+    """All features of a profile: the data in one evidence process, the predictions in another.
 
-    Raises ArithmeticError, LookupError or ValueError for a profile that says nothing to be watched by.
+    `budget_windows` is the model's whole budget, the mean number of windows between false alarms, of which each process
+    has its share. Raises ArithmeticError, LookupError or ValueError for a profile that says nothing to be watched by.
     """
 
     def __init__(self, profile: Profile, *, budget_windows: float, tolerance: float) -> None:
         self.profile = profile
+        self.judged = is_judged(profile)
+        self.smallest_shift = smallest_shift_of(profile)
         self.features = {feature.name: WatchedFeature(feature) for feature in profile.features}
-        self._detector = Detector(
-            {name: watched.reference for name, watched in self.features.items()},
-            Settings(budget_windows, tolerance=tolerance),
-        )
+        self._detectors: dict[Role, Detector] = {}
+        parts: dict[Role, Part] = {"input": "data_drift", "prediction": "prediction_drift"}
+        for role, part in parts.items():
+            if (of_role := profile.of_role(role)) is not None:
+                windows = share_of(budget_windows, part)
+                self._detectors[role] = detector_for(of_role, windows=windows, tolerance=tolerance)
         self._alpha = 1 / (budget_windows * len(self.features))
-        self.verdict: Verdict | None = None
+        self._verdicts: dict[Role, Verdict] = {}
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On the data, after the last window; None before one, or where only predictions are watched."""
+        return self._verdicts.get("input")
+
+    @property
+    def prediction_verdict(self) -> Verdict | None:
+        """On the predictions, likewise."""
+        return self._verdicts.get("prediction")
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """What is watched."""
+        return tuple(self._detectors)
 
     def add(self, columns: dict[str, Column]) -> None:
         """Count columns (rows,) by feature; a feature that is not among them is unseen, one of no profile ignored."""
@@ -102,16 +128,24 @@ class Watch:
             if watched is not None:
                 watched.add(values)
 
-    def close_window(self) -> Verdict:
-        """End the open window."""
-        counts = {name: watched.close(self._alpha) for name, watched in self.features.items()}
+    def close_window(self, middle: float | None = None) -> Verdict | None:
+        """End the open window, whose middle was at this Unix time, and return the verdict on the data.
+
+        Raises UserError without a time where the reference tells hours apart.
+        """
+        stratum = stratum_of(self.profile, middle)
+        counts = {name: watched.close(self._alpha, stratum) for name, watched in self.features.items()}
         # A feature without a row says nothing: its stakes must not grow with every window that it is not in.
-        self.verdict = self._detector.observe({name: values for name, values in counts.items() if values.any()})
+        seen = {name: values for name, values in counts.items() if values.any()}
+        for role, detector in self._detectors.items():
+            of_role = {name: values for name, values in seen.items() if self.features[name].feature.role == role}
+            self._verdicts[role] = detector.observe(of_role, stratum)
         return self.verdict
 
     def verdicts(self) -> dict[str, FeatureVerdict]:
-        """The last verdict by feature; features that the detector leaves out are not in it."""
-        return {verdict.name: verdict for verdict in self.verdict.features} if self.verdict else {}
+        """The last verdict by feature, strongest evidence first; those that the detectors leave out are not in it."""
+        found = [one for verdict in self._verdicts.values() for one in verdict.features]
+        return {one.name: one for one in sorted(found, key=lambda one: -one.evidence)}
 
 
 def count(feature: Feature, values: Column) -> tuple[IntArray, int]:

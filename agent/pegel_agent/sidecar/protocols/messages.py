@@ -59,3 +59,10 @@ def request_id(exchange: Exchange, asked_id: object, answered_id: object) -> str
         if isinstance(candidate, str) and 0 < len(candidate) <= MAX_ID_CHARACTERS:
             return candidate
     return None
+
+
+def client_id(exchange: Exchange) -> str | None:
+    """The X-Request-Id that the client sent, where usable: a name it knows the request by, also where a server made up
+    another one in its answer."""
+    sent = exchange.request_headers.get("x-request-id", "")
+    return sent if 0 < len(sent) <= MAX_ID_CHARACTERS else None

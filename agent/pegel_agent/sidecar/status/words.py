@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from pegel_agent.sidecar.frames import TapState
-from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState
+from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState, ReferenceState
 
 Tone = Literal["drift", "calm", "waiting"]
 
@@ -165,6 +165,22 @@ def budget(limit: float) -> str:
     return count(round(10**limit)) if 0 <= limit < 15 else NONE
 
 
+def dependence(reference: ReferenceState) -> str:
+    """How the reference's rows depend on each other, and what follows for the alarm."""
+    windows = counted(reference.order_windows, "window")
+    if reference.dependence == "measured":
+        return f"Measured in {windows} of the reference: the evidence allows for rows that resemble their neighbours."
+    if reference.dependence == "unknown":
+        return (
+            f"Unknown: the reference fills only {windows}. Evidence is shown, but nothing is called drift before a "
+            "profile is built from more rows."
+        )
+    return (
+        "Assumed independent, a design effect of 1: the reference has no time order. Rows that resemble their "
+        "neighbours, or hours that differ, can raise false alarms."
+    )
+
+
 def refusals(tap: TapState) -> str:
     """What to know of a model that refused connections within the last minute; empty where it did not."""
     if not tap.refused_last_minute:
@@ -179,6 +195,8 @@ def accuracy_in_words(accuracy: AccuracyState) -> str:
     """Why there is no accuracy to show."""
     if not accuracy.labels:
         return "No labels yet"
+    if accuracy.state == "ok":
+        return "Errors are measured, as the model answers with numbers: see ml_model_quality"
     have = counted(accuracy.labels, "label")
     return f"Labels are still coming in: {have}" if accuracy.state == "immature" else f"Too few labels: {have}"
 
@@ -187,9 +205,16 @@ def verdict(state: ModelState) -> Verdict:
     """The one sentence that the page is for."""
     if state.drifted:
         since = f" since {clock(state.drifted_since, state.now)}" if moment(state.drifted_since) else ""
-        return Verdict("drift", f"Drift{since}{_where(state.features)}")
+        too = "; predictions drift too" if state.prediction_drifted else ""
+        inputs = tuple(feature for feature in state.features if feature.role == "input")
+        return Verdict("drift", f"Drift{since}{_where(inputs)}{too}")
+    if state.prediction_drifted:
+        predictions = tuple(feature for feature in state.features if feature.role == "prediction")
+        return Verdict("drift", f"Drift of predictions{_where(predictions)}")
     if waits := _waits_for(state):
         return Verdict("waiting", waits)
+    if state.reference.dependence == "unknown":
+        return Verdict("waiting", "Nothing is called drift: the reference is too short to tell what is normal")
     if state.evidence is None or not math.isfinite(state.evidence):
         return Verdict("calm", "No drift: no evidence")
     return Verdict("calm", f"No drift: evidence {decimal(state.evidence)} of {decimal(state.evidence_limit)} needed")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import uvloop
+from pegel_exporters import logs
 from pegel_exporters.errors import UserError
 from pegel_exporters.serving import Address, listen, serve
 
@@ -26,11 +27,13 @@ from pegel_agent.sidecar.tap.counters import Counters
 from pegel_agent.sidecar.tap.courier import Courier
 from pegel_agent.sidecar.tap.sink import Sink
 from pegel_agent.sidecar.tap.supervisor import keep_running
-from pegel_agent.sidecar.tap.turns import Observer
+from pegel_agent.sidecar.tap.turns import MAX_COPY_BYTES, Observer
 
 log = logging.getLogger("pegel")
 
 _COLLECT_SECONDS = 30.0
+_LONGEST_TEMPORARY = 77
+"""A socket's whole name may have 107 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,9 @@ async def _until_signalled(
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
     try:
+        within = tempfile.gettempdir()
+        if len(within) > _LONGEST_TEMPORARY:
+            raise UserError(f"{within} is too long a name for sockets to be in; set TMPDIR to a shorter one")
         return tempfile.TemporaryDirectory(prefix="pegel-")
     except OSError as error:
         raise UserError(
@@ -145,10 +151,12 @@ async def _run(
     else:
         sink = Sink(counters, courier, seconds=settings.join_seconds)
         ticks.append(sink.tick)
-        traffic_servers.append(await serve(sink, traffic_sockets[0]))
+        traffic_servers.append(
+            await serve(sink, traffic_sockets[0], max_body_bytes=MAX_COPY_BYTES, without_body=sink.without_body)
+        )
     tasks = [loop.create_task(_housekeeping(ticks))]
     if settings.analyser is not None:
-        analyser = msgspec.structs.replace(settings.analyser, socket_folder=str(folder))
+        analyser = msgspec.structs.replace(settings.analyser, socket_folder=str(folder), log_format=logs.log_format())
         tasks.append(loop.create_task(keep_running(analyser, courier, counters, shutdown.refuse,
                                                    silence_seconds=settings.silence_seconds)))  # fmt: skip
     log.info("watching %s: %s, status page on http://%s/", settings.model_name,

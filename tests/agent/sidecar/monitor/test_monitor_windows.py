@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monitor_samples import COLOURS, bins, exchange, houses, monitor, numbers, profile_of, series, state, texts
-from pegel_agent.reference.columns import count_columns
-from pegel_agent.reference.profile import Profile
+from pegel_agent.reference.columns import count_columns, learn_feature
+from pegel_agent.reference.order import in_order
+from pegel_agent.reference.profile import FORMAT, Order, Profile
 from pegel_agent.sidecar.monitor.state import ModelState
 from pegel_agent.sidecar.protocols import Inference, Undecodable
 from pegel_agent.statistics.detector import Detector
+from pegel_agent.statistics.slots import FloatArray
 from pegel_exporters.catalogue import CATALOGUE
 
 PROFILE = houses()
@@ -98,16 +100,95 @@ def test_a_shift_is_found_in_its_feature_with_its_direction_and_goes() -> None:
     assert 20 <= seen.drifted_since <= 25
     assert (seen.features[0].name, seen.features[0].direction) == ("area", "down")
     assert [feature.drifted for feature in seen.features] == [True, False, False, False]
-    assert seen.score == 0.25
+    assert seen.score == pytest.approx(1 / 3), "predictions are judged apart"
     published = series(watched)
     assert published["ml_data_drift_detected"][()] == 1
-    assert published["ml_data_drift_score"][()] == 0.25
+    assert published["ml_data_drift_score"][()] == pytest.approx(1 / 3)
+    assert published["ml_prediction_drift_detected"][()] == 0
     assert published["ml_feature_drift"]["area", "psi"] > published["ml_feature_drift_limit"]["area",]
     assert published["ml_feature_drift"]["age", "psi"] < published["ml_feature_drift_limit"]["age",]
     for now in range(35, 120):
         watched.add(traffic(rng, 500), float(now))
     assert not state(watched).drifted
     assert state(watched).drifted_since is None
+
+
+def test_drift_of_predictions_alone_is_told_apart_from_drift_of_data() -> None:
+    rng = np.random.default_rng(20)
+    watched = monitor(PROFILE)
+    for window in range(30):
+        same = traffic(rng, 500)
+        answers = numbers(rng.normal(0.5 * (window >= 20), 1, (500, 1)))
+        watched.add(exchange(same.inputs, answers), float(window))
+    published, seen = series(watched), state(watched)
+    assert published["ml_prediction_drift_detected"][()] == 1
+    assert published["ml_prediction_drift_evidence"][()] > published["ml_drift_evidence_limit"][()]
+    assert published["ml_data_drift_detected"][()] == 0
+    assert published["ml_data_drift_score"][()] == 0
+    assert (seen.drifted, seen.prediction_drifted) == (False, True)
+    assert (seen.features[0].name, seen.features[0].drifted) == ("price", True)
+
+
+def test_each_process_has_a_quarter_of_the_budget() -> None:
+    assert series(monitor(PROFILE))["ml_drift_evidence_limit"][()] == pytest.approx(math.log10(4 * 8640))
+
+
+def test_a_reference_too_short_for_its_order_is_shown_and_never_alarms() -> None:
+    rng = np.random.default_rng(21)
+    watched = monitor(msgspec.structs.replace(PROFILE, order=Order("500", 19, "unknown")))
+    for _ in range(12):
+        watched.add(traffic(rng, 500, area=3.0), 0.0)
+    published, seen = series(watched), state(watched)
+    assert published["ml_feature_drift_evidence"]["area",] > 4
+    assert seen.evidence is not None
+    assert seen.evidence > seen.evidence_limit
+    assert not seen.drifted
+    assert not any(feature.drifted for feature in seen.features)
+    judged = ("ml_drift_evidence", "ml_drift_evidence_limit", "ml_data_drift_score", "ml_data_drift_detected")
+    assert not published.keys() & {*judged, "ml_prediction_drift_detected", "ml_drift_design_effect"}
+    assert (seen.reference.dependence, seen.reference.order_windows) == ("unknown", 19)
+
+
+def test_a_learned_reference_has_its_design_effects_measured_in_its_windows() -> None:
+    rng = np.random.default_rng(22)
+    watched = monitor(None)
+    for window in range(170):
+        ups = rng.normal(0, 1)  # every window has a level of its own
+        watched.add(traffic(rng, 500, area=ups), float(window))
+    seen = state(watched)
+    assert (seen.reference.dependence, seen.reference.order_windows) == ("measured", 80)
+    effects = {feature.name: feature.design_effect for feature in seen.features}
+    assert effects["area"] > 50
+    assert effects["age"] < 5
+    assert not any(point.drifted for point in seen.history)
+
+
+def test_a_window_is_compared_with_its_hour_of_the_day() -> None:
+    rng = np.random.default_rng(23)
+
+    def rows(hour: float, size: int) -> FloatArray:
+        return rng.normal(3 * np.sin(2 * np.pi * hour / 24), 1, size)
+
+    hours = np.arange(288) / 12
+    feature = learn_feature("x", "input", np.concatenate([rows(hour, 400) for hour in hours]))
+    assert feature is not None
+    windows = np.array([count_columns(feature, rows(hour, 400))[0] for hour in hours])
+    feature = in_order(feature, windows, np.arange(288), hours * 3_600)
+    assert feature.hours
+    profile = Profile(FORMAT, 0.0, "m", "1", 115_200, (feature,), Order("300s", 288, "measured"))
+    watched = monitor(profile, seconds=300.0)
+    for place, hour in enumerate(hours.tolist()):
+        watched.add(exchange(numbers(rows(hour, 400)[:, None])), 300.0 * place + 150)
+        watched.tick(300.0 * (place + 1))
+    assert not any(point.drifted for point in state(watched).history)
+    watched.add(exchange(numbers(rows(12.0, 400)[:, None])), 86_400.0 + 6 * 3_600)
+    watched.tick(86_400.0 + 6 * 3_600 + 200)
+    assert state(watched).drifted, "noon's rows at six in the morning are drift"
+
+
+def test_windows_of_another_length_than_the_profile_s_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    monitor(msgspec.structs.replace(PROFILE, order=Order("300s", 99, "measured")), rows=500)
+    assert "windows of 300 s, and these are of 500 rows" in caplog.text
 
 
 def test_new_categories_are_found_as_new() -> None:
@@ -240,8 +321,8 @@ def test_a_learned_reference_is_marked_and_its_features_have_no_series() -> None
     assert len(reference) == 8
     assert not any(name.startswith("ml_feature") for name in published)
     assert published["ml_drift_evidence"][()] > -math.inf
-    everything = str(list(watched.families()))
-    assert not any(name in everything for name in ("area", "colour", "red"))
+    labels = {label for family in watched.families() for labels in family.samples for label in labels}
+    assert labels.isdisjoint(("area", "colour", "red", "prediction"))
     (colour,) = (feature for feature in state(watched).features if feature.name == "colour")
     assert colour.bins[:2] == ("category 1", "category 2"), "nor are their categories named on the page"
     assert colour.bins[-2:] == ("other", "missing")
@@ -285,18 +366,18 @@ def test_a_mixed_table_without_names_is_learned_column_by_column() -> None:
 def test_an_id_in_the_traffic_is_left_out_and_the_rest_is_learned_and_watched(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     rng = np.random.default_rng(17)
-    watched = monitor(None, learn_rows=1_000, learn_windows=2)
-    for window in range(8):
+    watched = monitor(None, learn_rows=1_000, learn_windows=20)
+    for window in range(26):
         ids = texts([[f"{window}-{row}"] for row in range(500)], ["id"])
-        watched.add(exchange([ids, *traffic(rng, 500, area=3.0 * (window > 5)).inputs]), 0.0)
+        watched.add(exchange([ids, *traffic(rng, 500, area=3.0 * (window > 23)).inputs]), 0.0)
     seen = state(watched)
     assert seen.reference.source == "learned"
     assert {feature.name for feature in seen.features} == {"area", "age", "colour"}
-    assert (seen.rows, seen.windows, seen.drifted) == (4_000, 6, True)
+    assert (seen.rows, seen.windows, seen.drifted) == (13_000, 6, True)
     first, last = (record.message for record in caplog.records)
-    assert "1000 rows and 2 windows of 500" in first
+    assert "1000 rows and 20 windows of 500" in first
     assert "--profile" in first
-    assert "1000 rows in 2 windows: 3 of 4 columns are watched" in last
+    assert "10000 rows in 20 windows: 3 of 4 columns are watched" in last
 
 
 def test_where_ids_are_all_there_is_learning_begins_again_until_something_can_be_watched() -> None:

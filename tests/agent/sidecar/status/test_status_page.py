@@ -105,6 +105,16 @@ def test_a_hostile_name_is_shown_as_it_is_written() -> None:
     assert b"<script" not in render(hostile(HOSTILE[0]))
 
 
+def test_the_page_says_what_the_reference_can_show_and_which_features_it_tells_apart_by_hour() -> None:
+    state = drifting()
+    seasonal = replace(state.features[0], design_effect=2.34, by_hour=True)
+    reference = replace(state.reference, dependence="measured", order_windows=576, smallest_shift=0.0712)
+    text = " ".join(Outline(render(replace(state, features=(seasonal,), reference=reference))).text.split())
+    assert "Design effect 2.3 by hour" in text.replace("effect2", "effect 2")
+    assert "Smallest shift it can show 0.07 σ" in text.replace("show0", "show 0")
+    assert "Measured in 576 windows of the reference" in text
+
+
 def test_the_page_is_in_the_order_in_which_one_asks() -> None:
     headings = Outline(render(drifting())).headings
     features = [feature.name for feature in drifting().features]

@@ -164,3 +164,27 @@ def test_any_number_can_be_said_as_a_time(time: float, now: float) -> None:
     assert words.clock(time, now)
     assert words.stamp(time)
     assert words.ago(time, now)
+
+
+def test_drift_of_predictions_has_a_verdict_of_its_own() -> None:
+    calm = replace(drifting(), drifted=False, drifted_since=None, score=0.0, prediction_drifted=True)
+    assert words.verdict(calm).tone == "drift"
+    assert words.verdict(calm).text == "Drift of predictions in prediction (new)"
+    both = words.verdict(replace(drifting(), prediction_drifted=True))
+    assert both.text.endswith("; predictions drift too")
+    assert "prediction (" not in both.text, "only inputs are named for the data"
+
+
+@pytest.mark.parametrize(
+    ("dependence", "text"),
+    [
+        ("measured", "Measured in 40 windows of the reference"),
+        ("assumed", "a design effect of 1: the reference has no time order"),
+        ("unknown", "nothing is called drift"),
+    ],
+)
+def test_how_the_design_effects_came_about_is_said(dependence: Any, text: str) -> None:
+    known = replace(drifting().reference, dependence=dependence, order_windows=40)
+    assert text in words.dependence(known)
+    calm = replace(drifting(), drifted=False, reference=known)
+    assert (words.verdict(calm).tone == "calm") == (dependence != "unknown")

@@ -20,8 +20,9 @@ from pegel_agent.demo.housing import FEATURES, Market, housing
 from pegel_agent.reference import profile as profiles
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.profile import FORMAT, Feature, Profile
+from pegel_agent.sidecar.tap.turns import MAX_COPY_BYTES
 
-from tests.agent.sidecar.tap.tap_process import Tap, labelled, tap, until
+from tests.agent.sidecar.tap.tap_process import Tap, connected, labelled, received, tap, until
 
 pytestmark = pytest.mark.integration
 
@@ -210,7 +211,6 @@ def test_a_hostile_client_gets_a_line_and_leaves_neither_memory_nor_series() -> 
             kind = {"Ce-Component": f"c{number}" * 100, "Ce-Inferenceservicename": f"s{number}"}
             assert post(logger, event("request", f"{number:0256}", b"x", **kind)) == 200
         for refused, sent in (
-            (413, event("request", "large", bytes((1 << 20) + 1))),
             (400, ({}, b"{}")),
             (400, event("request", "x" * 257, b"x")),
             (400, event("request", "a", b"x", **{"Ce-Type": "x" * 5_000})),
@@ -225,6 +225,73 @@ def test_a_hostile_client_gets_a_line_and_leaves_neither_memory_nor_series() -> 
         for sent in PAIR:
             assert post(logger, sent) == 200
         until(lambda: running.copies()["analysed"] == 1)
+
+
+def test_events_that_are_too_large_to_be_kept_are_answered_at_once_and_their_exchange_is_counted() -> None:
+    large, small = bytes(MAX_COPY_BYTES + 1), {"predictions": [1]}
+    whole = {"specversion": "1.0", "id": "structured", "source": "x", "data": "x" * MAX_COPY_BYTES,
+             "type": "org.kubeflow.serving.inference.request"}  # fmt: skip
+    with sink() as (running, logger):
+        for sent in (
+            *told("both halves", large, large),
+            *told("a large request", large, small),
+            *reversed(told("a large answer", small, large)),
+            *told("together", bytes(MAX_COPY_BYTES // 2), bytes(MAX_COPY_BYTES // 2 + 1)),
+            *told("again", large, large) * 2,
+        ):
+            assert post(logger, sent) == 200
+        assert post(logger, ({"Content-Type": "application/cloudevents+json"}, json.dumps(whole).encode())) == 200
+        assert logger.post("/", headers=event("request", "a", b"")[0] | {"Ce-Type": "x"}, content=large).text.count(
+            "Ce-Type is neither"
+        )
+        for sent in told("read", bytes(1_600_000), bytes(1_600_000)):
+            assert post(logger, sent) == 200
+        until(lambda: running.copies()["undecodable"] == 1)
+        for sent in PAIR:
+            assert post(logger, sent) == 200
+        settled(running, analysed=1, undecodable=1, shed=6)
+        assert running.outcomes()["ok"] == 7
+        assert running.log.read_text().count("counted and not read: request and answer have more than 4 MiB") == 1
+
+
+def test_a_large_event_without_a_length_is_answered_on_a_connection_that_lives_on() -> None:
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield bytes(1 << 20)
+
+    with sink() as (running, logger):
+        client = connected(running.port)
+        for half in ("request", "response"):
+            assert logger.post("/", headers=event(half, "a", b"")[0], content=parts()).status_code == 200
+        with client:
+            head = _raw(event("request", "b", b""))[: -len("0\r\n\r\n")] + b"%d\r\nExpect: 100-continue\r\n\r\n"
+            for _ in range(2):
+                client.sendall(head % (MAX_COPY_BYTES + 1))
+                assert received(client, 25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+                client.sendall(bytes(MAX_COPY_BYTES + 1))
+                assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+        settled(running, shed=1)
+
+
+def test_large_events_at_once_are_all_answered_within_bounds_of_memory() -> None:
+    def tell(client: int) -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{running.port}", timeout=30) as logger:
+            for number in range(10):
+                for sent in told(f"{client}-{number}", bytes(2 << 20), bytes(2 << 20)):
+                    statuses.append(post(logger, sent))
+
+    statuses: list[int] = []
+    with sink() as (running, _):
+        idle = running.resident_bytes()
+        threads = [threading.Thread(target=tell, args=(client,)) for client in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 160
+        until(lambda: sum(running.copies().values()) == 80)
+        assert running.peak_bytes() < 80 << 20
+        until(lambda: running.resident_bytes() < idle + (4 << 20))
 
 
 def _raw(sent: Event) -> bytes:

@@ -78,8 +78,8 @@ class Store:
         self.given_up += 1
 
     def add(
-        self, identity: str, half: Half, body: bytes = b"", *, now: float = 0, component: str = ""
-    ) -> tuple[bytes, bytes] | None:
+        self, identity: str, half: Half, body: bytes | None = b"", *, now: float = 0, component: str = ""
+    ) -> tuple[bytes | None, bytes | None] | None:
         return self.pairs.add(Event(identity, half, component, body), now)
 
 
@@ -113,6 +113,28 @@ def test_what_never_meets_its_other_half_is_given_up_once_and_its_late_half_is_i
     assert store.add("a", "response", now=161) is None
     store.pairs.tick(190)
     assert store.given_up == 2
+
+
+def test_what_was_settled_is_remembered_for_a_while_longer_than_an_event_waits() -> None:
+    store = Store(seconds=60)
+    store.add("a", "request", now=59)
+    assert store.add("a", "response", now=59) is not None
+    store.pairs.tick(60)
+    assert store.add("a", "request", now=119) is None
+    assert store.add("a", "response", now=119) is None
+    store.pairs.tick(1_000)
+    assert store.given_up == 0
+
+
+def test_a_body_that_was_not_kept_has_its_half_in_the_exchange() -> None:
+    store = Store(seconds=60)
+    assert store.add("a", "request", None) is None
+    assert store.add("a", "response", b"answered") == (None, b"answered")
+    assert store.add("b", "response", b"answered") is None
+    assert store.add("b", "request", None) == (None, b"answered")
+    store.add("c", "request", None)
+    store.pairs.tick(60)
+    assert store.given_up == 1
 
 
 def test_an_id_is_new_again_after_a_while() -> None:

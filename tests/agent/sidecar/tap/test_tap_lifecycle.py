@@ -32,6 +32,14 @@ from tests.agent.sidecar.tap.tap_process import (
 pytestmark = pytest.mark.integration
 
 
+def test_both_processes_log_in_the_format_that_was_asked_for() -> None:
+    with tap(1, "--log-format", "json", ready=True) as running:
+        until(lambda: "learning the reference" in running.log.read_text())
+        lines = [json.loads(line) for line in running.log.read_text().splitlines()]
+    assert {"watching", "learning"} <= {line["message"].split()[0] for line in lines}
+    assert {line["level"] for line in lines} == {"info"}
+
+
 def _nothing_left(running: Tap, analyser: int) -> None:
     assert list(running.temporary.iterdir()) == []
     until(lambda: gone(analyser))

@@ -1,0 +1,42 @@
+"""The hours of the day (UTC) as strata of a reference.
+
+The reference is counted by the hour, and a window compared with the quarter of an hour in which its middle lies, whose
+shares lie between those of the two nearest hours: at once, a trend within the hour would look like drift.
+"""
+
+import numpy as np
+
+from pegel_agent.statistics.slots import FloatArray, IntArray, ReferenceShares
+
+HOURS = 24
+_QUARTERS = 4
+_HOUR_SECONDS = 3_600
+
+
+def quarter_of(at: FloatArray) -> IntArray:
+    """The stratum of each Unix time, 0 to 95."""
+    quarters: IntArray = (np.asarray(at) // (_HOUR_SECONDS // _QUARTERS)).astype(np.int64) % (HOURS * _QUARTERS)
+    return quarters
+
+
+def hour_of(quarter: IntArray) -> IntArray:
+    """The hour of the day that a stratum lies in, 0 to 23."""
+    hours: IntArray = quarter // _QUARTERS
+    return hours
+
+
+def quarters(hours: tuple[ReferenceShares, ...]) -> tuple[ReferenceShares, ...]:
+    """The 96 strata from the shares of the 24 hours, which are those of the hours' middles.
+
+    `rows` are as many as would have the variance of the mixture.
+    """
+    found = []
+    for quarter in range(HOURS * _QUARTERS):
+        middle = (quarter + 0.5) / _QUARTERS - 0.5
+        before = int(np.floor(middle))
+        later = middle - before
+        left, right = hours[before % HOURS], hours[(before + 1) % HOURS]
+        shares = (1 - later) * left.shares + later * right.shares
+        rows = 1 / ((1 - later) ** 2 / left.rows + later**2 / right.rows)
+        found.append(ReferenceShares(shares, int(rows), left.slots))
+    return tuple(found)
