@@ -30,6 +30,7 @@ tools: $(VENV)/.demo-ready ## install the real components that the integration t
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/modelservers/install-mlserver >/dev/null
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/apiserver/install-kubernetes >/dev/null
 	@tests/images/install-builder >/dev/null
+	@PYTHON=$(CURDIR)/$(BIN)/python benchmarks/install-evidently >/dev/null
 
 lint: $(VENV)/.test-ready ## style, types, floors
 	$(BIN)/ruff check .
