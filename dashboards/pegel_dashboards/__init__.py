@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pegel_dashboards import ml_operations
+from pegel_dashboards import ml_operations, model_drift
 
 __all__ = ["HEADER", "Format", "dashboards", "files", "queries"]
 
@@ -23,7 +23,7 @@ _VARIABLE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<braced>[A-Za-z_]\w*)
 
 def dashboards() -> dict[str, dict[str, Any]]:
     """All dashboards by file name, as the JSON data that Grafana imports."""
-    return {ml_operations.FILE: ml_operations.build()}
+    return {board.FILE: board.build() for board in (ml_operations, model_drift)}
 
 
 def queries(dashboard: Mapping[str, Any], variables: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:

@@ -44,11 +44,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A choice of label values above the dashboard, all of them at first. `query` is Grafana's `label_values(…)`."""
+    """A choice of label values above the dashboard. `query` is Grafana's `label_values(…)`.
+
+    `several` may be chosen at once, and are all of them at first; else it is one, at first the first.
+    """
 
     name: str
     label: str
     query: str
+    several: bool = True
 
 
 def dashboard(
@@ -91,7 +95,8 @@ def _variable(variable: Variable) -> Any:
     # `.*` also finds series without the label, as on a machine outside Kubernetes.
     return core.Template(
         name=variable.name, label=variable.label, type="query", query=variable.query, dataSource=DATASOURCE,
-        includeAll=True, multi=True, allValue=".*", refresh=core.REFRESH_ON_TIME_RANGE_CHANGE,
+        includeAll=variable.several, multi=variable.several, allValue=".*" if variable.several else None,
+        refresh=core.REFRESH_ON_TIME_RANGE_CHANGE,
     )  # fmt: skip
 
 

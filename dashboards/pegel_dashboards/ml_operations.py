@@ -3,29 +3,25 @@
 from typing import Any
 
 from pegel_exporters.catalogue import (
-    DRIFT_EVIDENCE,
-    DRIFT_EVIDENCE_LIMIT,
-    FEATURE_DRIFT_EVIDENCE,
+    ACCURACY_DROP_EVIDENCE,
+    ACCURACY_DROP_EVIDENCE_LIMIT,
     GPU_DUTY_CYCLE,
     GPU_UTILIZATION,
     INFERENCE_DURATION,
     INFERENCE_REQUESTS,
-    JUDGED_LABELS,
-    LABELS,
     MODEL_ACCURACY,
+    MODEL_ACCURACY_ESTIMATED,
+    MODEL_ACCURACY_ESTIMATED_ERROR,
+    MODEL_ACCURACY_LABELS,
     MODEL_ACCURACY_LOWER,
     MODEL_ACCURACY_UPPER,
-    MODEL_QUALITY_STATE,
     Metric,
 )
 
-from pegel_dashboards.grafana import Panel, Query, Variable, dashboard
+from pegel_dashboards.grafana import Panel, Query, dashboard
+from pegel_dashboards.models import CHOSEN, MODEL, NAME, evidence, strongest_features, variables
 
 FILE = "ml-operations.json"
-
-_CHOSEN = 'namespace=~"$namespace",model_name=~"$model_name"'
-_MODEL = "cluster, namespace, model_name, model_version"
-_NAME = "{{model_name}} {{model_version}} {{namespace}}"
 
 
 def build() -> dict[str, Any]:
@@ -34,28 +30,19 @@ def build() -> dict[str, Any]:
         title="ML Operations Dashboard",
         uid="pegel-ml-operations",
         description="Latency, GPU utilisation, accuracy, drift and requests of the models that Pegel watches.",
-        variables=(
-            Variable(name="namespace", label="Namespace", query=f"label_values({INFERENCE_REQUESTS.name}, namespace)"),
-            Variable(
-                name="model_name",
-                label="Model",
-                query=f'label_values({INFERENCE_REQUESTS.name}{{namespace=~"$namespace"}}, model_name)',
-            ),
-        ),
-        panels=(_latency(), _gpus(), _accuracy(), _evidence(), _features(), _requests()),
+        variables=variables(INFERENCE_REQUESTS),
+        panels=(_latency(), _gpus(), _accuracy(), evidence(), strongest_features(), _requests(), _drop(), _expected()),
     )
 
 
 def _latency() -> Panel:
-    buckets = f"rate({INFERENCE_DURATION.name}_bucket{{{_CHOSEN}}}[$__rate_interval])"
+    buckets = f"rate({INFERENCE_DURATION.name}_bucket{{{CHOSEN}}}[$__rate_interval])"
     return Panel(
         title="Model Inference Latency",
         description="95 of 100 requests are answered within this time, over all replicas: "
         "from the request's first byte to the answer's last.",
         unit="s",
-        queries=(
-            Query(expr=f"histogram_quantile(0.95, sum by ({_MODEL}, le) ({buckets}))", legend=f"95 % of {_NAME}"),
-        ),
+        queries=(Query(expr=f"histogram_quantile(0.95, sum by ({MODEL}, le) ({buckets}))", legend=f"95 % of {NAME}"),),
     )
 
 
@@ -82,64 +69,70 @@ def _accuracy() -> Panel:
     return Panel(
         title="Model Accuracy Drift",
         description="Share of the recently labelled rows that each version predicted right, with the ends of its 95 % "
-        "interval and the threshold below which ModelAccuracyDrift warns. Replicas count by the labels they have "
-        "matched; one with too few labels is left out. The ends are means of the replicas' own, so the interval is "
+        "interval and the threshold below which ModelAccuracyDrift warns. Replicas count by the labels that "
+        "theirs rests on; one with too few is left out. The ends are means of the replicas' own, so the interval is "
         "wider than one over all rows would be.",
         unit="percentunit",
         least=None,
         most=1,
         queries=(
-            Query(expr=_by_labels(MODEL_ACCURACY), legend=_NAME),
-            Query(expr=_by_labels(MODEL_ACCURACY_LOWER), legend=f"{_NAME} at least", bound=True),
-            Query(expr=_by_labels(MODEL_ACCURACY_UPPER), legend=f"{_NAME} at most", bound=True),
+            Query(expr=_by_labels(MODEL_ACCURACY), legend=NAME),
+            Query(expr=_by_labels(MODEL_ACCURACY_LOWER), legend=f"{NAME} at least", bound=True),
+            Query(expr=_by_labels(MODEL_ACCURACY_UPPER), legend=f"{NAME} at most", bound=True),
             Query(expr=threshold, legend="threshold {{model_name}}", bound=True),
         ),
     )
 
 
 def _by_labels(metric: Metric) -> str:
-    """A replica's metric as its model's: the mean weighted by matched labels, as the rule of ModelAccuracyDrift has it.
+    """A replica's metric as its model's: the mean weighted by labels, as the rule of ModelAccuracyDrift has it.
 
-    Replicas without enough labels are left out.
+    A replica without enough labels has no accuracy.
     """
-    enough = f'{MODEL_QUALITY_STATE.name}{{state="ok",{_CHOSEN}}} == 1'
-    matched = f'clamp_max({LABELS.name}{{outcome="matched",{_CHOSEN}}}, {JUDGED_LABELS})'
-    return (
-        f"sum by ({_MODEL}) (({metric.name}{{{_CHOSEN}}} and ignoring (state) {enough}) "
-        f"* ignoring (outcome) {matched}) "
-        f"/ sum by ({_MODEL}) ({matched} and ignoring (outcome, state) {enough})"
-    )
+    labels = f"{MODEL_ACCURACY_LABELS.name}{{{CHOSEN}}}"
+    return f"sum by ({MODEL}) ({metric.name}{{{CHOSEN}}} * {labels}) / sum by ({MODEL}) ({labels})"
 
 
-def _evidence() -> Panel:
+def _expected() -> Panel:
     return Panel(
-        title="Data Drift: Evidence",
-        description="Evidence that the model's data has drifted from its reference, averaged over replicas, in powers "
-        "of ten; 0 is none. DataDriftDetected fires at the limit and ends at half of it. The limit keeps the "
-        "false-alarm budget.",
-        unit="none",
+        title="Accuracy Expected without Labels",
+        description="Accuracy to expect of the latest predictions by their scores, with twice its standard error "
+        "either side. It comes long before labels do, and cannot see that scores have come to mean something else.",
+        unit="percentunit",
+        least=None,
+        most=1,
         queries=(
-            Query(
-                expr=f"clamp_min(log10(avg by ({_MODEL}) (10 ^ {DRIFT_EVIDENCE.name}{{{_CHOSEN}}})), 0)",
-                legend=_NAME,
-            ),
-            Query(
-                expr=f"max by ({_MODEL}) ({DRIFT_EVIDENCE_LIMIT.name}{{{_CHOSEN}}})",
-                legend=f"limit of {_NAME}",
-                bound=True,
-            ),
+            Query(expr=_expected_and(0), legend=NAME),
+            Query(expr=_expected_and(-2), legend=f"{NAME} at least", bound=True),
+            Query(expr=_expected_and(2), legend=f"{NAME} at most", bound=True),
         ),
     )
 
 
-def _features() -> Panel:
-    evidence = f"avg by ({_MODEL}, feature) (10 ^ {FEATURE_DRIFT_EVIDENCE.name}{{{_CHOSEN}}})"
+def _expected_and(errors: int) -> str:
+    """The mean of the replicas' expected accuracy and so many of its standard errors, which they share: it is that of
+    the one reference."""
+    error = f" + {errors} * {MODEL_ACCURACY_ESTIMATED_ERROR.name}{{{CHOSEN}}}" if errors else ""
+    return f"avg by ({MODEL}) ({MODEL_ACCURACY_ESTIMATED.name}{{{CHOSEN}}}{error})"
+
+
+def _drop() -> Panel:
     return Panel(
-        title="Data Drift: Strongest Features",
-        description="The ten features with the strongest evidence of drift, averaged over replicas, in powers of ten; "
-        "0 is none.",
+        title="Accuracy Drop: Evidence",
+        description="Evidence that the model errs more often than on its reference, averaged over replicas, in powers "
+        "of ten; 0 is none. ModelAccuracyDrop fires at the limit and ends at half of it.",
         unit="none",
-        queries=(Query(expr=f"topk(10, clamp_min(log10({evidence}), 0))", legend=f"{{{{feature}}}} of {_NAME}"),),
+        queries=(
+            Query(
+                expr=f"clamp_min(log10(avg by ({MODEL}) (10 ^ {ACCURACY_DROP_EVIDENCE.name}{{{CHOSEN}}})), 0)",
+                legend=NAME,
+            ),
+            Query(
+                expr=f"max by ({MODEL}) ({ACCURACY_DROP_EVIDENCE_LIMIT.name}{{{CHOSEN}}})",
+                legend=f"limit of {NAME}",
+                bound=True,
+            ),
+        ),
     )
 
 
@@ -151,7 +144,7 @@ def _requests() -> Panel:
         stacked=True,
         queries=(
             Query(
-                expr=f"sum by (code) (rate({INFERENCE_REQUESTS.name}{{{_CHOSEN}}}[$__rate_interval]))",
+                expr=f"sum by (code) (rate({INFERENCE_REQUESTS.name}{{{CHOSEN}}}[$__rate_interval]))",
                 legend="{{code}}",
             ),
         ),

@@ -1,22 +1,43 @@
-"""A model that is right less often than it should be."""
+"""A model that is right less often than it should be, or than it was on its reference."""
 
-from pegel_exporters.catalogue import JUDGED_LABELS, LABELS, MODEL_ACCURACY, MODEL_QUALITY_STATE
+from pegel_exporters.catalogue import (
+    ACCURACY_DROP_EVIDENCE,
+    ACCURACY_DROP_EVIDENCE_LIMIT,
+    LABELS,
+    MODEL_ACCURACY,
+    MODEL_ACCURACY_ESTIMATED,
+    MODEL_ACCURACY_LABELS,
+)
 
 from pegel_rules.model import Alert, Group, Record, Settings
-from pegel_rules.promql import BY_MODEL, MODEL_WORDS, beyond_threshold, recorded
+from pegel_rules.promql import BY_MODEL, MODEL_LABELS, MODEL_WORDS, beyond_threshold, recorded
 from pegel_rules.thresholds import ACCURACY_ALERT
 
-ACCURACY = recorded(MODEL_ACCURACY, "avg")
+DROP_ALERT = "ModelAccuracyDrop"
 
-_ENOUGH = f'{MODEL_QUALITY_STATE.name}{{state="ok"}} == 1'
-_MATCHED = f'clamp_max({LABELS.name}{{outcome="matched"}}, {JUDGED_LABELS})'
+ACCURACY = recorded(MODEL_ACCURACY, "avg")
+ESTIMATED = recorded(MODEL_ACCURACY_ESTIMATED, "avg")
+EVIDENCE = recorded(ACCURACY_DROP_EVIDENCE, "avg")
+LIMIT = recorded(ACCURACY_DROP_EVIDENCE_LIMIT, "max")
+NEW_LABELS = recorded(LABELS, "increase2d")
+
+_NEWS_SECONDS = 2 * 86_400
+"""Labels that come once a night may be late one morning."""
+
+_ACCURACY_NOW = (
+    "{{ with printf `"
+    f"{ACCURACY}{{cluster=%q,namespace=%q,model_name=%q,model_version=%q}}` "
+    "$labels.cluster $labels.namespace $labels.model_name $labels.model_version | query }}"
+    " It is right in {{ . | first | value | humanizePercentage }} of the recently labelled rows.{{ end }}"
+)
 
 
 def group(settings: Settings) -> Group:
-    """Accuracy per model, and the alert on it.
+    """Accuracy and the evidence of its drop per model, and the alerts on them.
 
-    Replicas without enough labels are left out. The others count by the labels that their accuracy rests on: else
-    a replica with fifty labels would weigh as much as one with hundreds.
+    Replicas count by the labels that their accuracy rests on: else one with fifty labels would weigh as much as one
+    with hundreds; one with too few has no accuracy. Evidence is averaged, which keeps the budget of false alarms
+    whatever the number of replicas. Where labels no longer come, what earlier ones said is no news.
     """
     return Group(
         name="pegel-accuracy",
@@ -24,18 +45,21 @@ def group(settings: Settings) -> Group:
             Record(
                 name=ACCURACY,
                 expr=f"""\
-sum {BY_MODEL} (
-  ({MODEL_ACCURACY.name} and ignoring (state) {_ENOUGH})
-  * ignoring (outcome) {_MATCHED}
-)
+sum {BY_MODEL} ({MODEL_ACCURACY.name} * {MODEL_ACCURACY_LABELS.name})
 /
-sum {BY_MODEL} (
-  {_MATCHED} and ignoring (outcome, state) {_ENOUGH}
-)""",
+sum {BY_MODEL} ({MODEL_ACCURACY_LABELS.name})""",
+            ),
+            Record(name=ESTIMATED, expr=f"avg {BY_MODEL} ({MODEL_ACCURACY_ESTIMATED.name})"),
+            Record(name=EVIDENCE, expr=f"log10(avg {BY_MODEL} (10 ^ {ACCURACY_DROP_EVIDENCE.name}))"),
+            Record(name=LIMIT, expr=f"max {BY_MODEL} ({ACCURACY_DROP_EVIDENCE_LIMIT.name})"),
+            Record(
+                name=NEW_LABELS,
+                expr=f"""\
+sum {BY_MODEL} (increase({LABELS.name}{{outcome="matched"}}[{settings.duration(_NEWS_SECONDS)}]))""",
             ),
             Alert(
                 name=ACCURACY_ALERT,
-                expr=beyond_threshold(ACCURACY, "<", alert=ACCURACY_ALERT),
+                expr=_while_labels_come(beyond_threshold(ACCURACY, "<", alert=ACCURACY_ALERT)),
                 wait=settings.duration(300),
                 severity="warning",
                 summary="Model accuracy below its threshold",
@@ -44,5 +68,29 @@ sum {BY_MODEL} (
                     "less than its threshold."
                 ),
             ),
+            Alert(
+                name=DROP_ALERT,
+                # Starts at the limit and ends at half of it, as the detector itself does.
+                expr=_while_labels_come(
+                    f"""\
+{EVIDENCE} > {LIMIT}
+or
+{EVIDENCE} > {LIMIT} / 2
+  and on ({MODEL_LABELS}) ALERTS{{alertname="{DROP_ALERT}",alertstate="firing"}}"""
+                ),
+                # The evidence has waited already; this is for a rollout whose first replica is scraped alone.
+                wait=settings.duration(60),
+                severity="critical",
+                summary="The model is right less often than on its reference",
+                description=(
+                    f"{MODEL_WORDS} errs more often than it did on its reference: "
+                    'the evidence, averaged over its replicas, is 10^{{ $value | printf "%.1f" }}.'
+                    f"{_ACCURACY_NOW}"
+                ),
+            ),
         ),
     )
+
+
+def _while_labels_come(expr: str) -> str:
+    return f"(\n{expr}\n)\nand on ({MODEL_LABELS}) {NEW_LABELS} > 0"

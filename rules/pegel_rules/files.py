@@ -24,7 +24,8 @@ def files(groups: Iterable[Group], *, form: Format = "prometheus") -> dict[str, 
 
 
 def _plain(group: Group) -> Mapping[str, Any]:
-    return {"groups": [{"name": group.name, "rules": [_rule(rule) for rule in group.rules]}]}
+    interval = {"interval": group.interval} if group.interval else {}
+    return {"groups": [{"name": group.name, **interval, "rules": [_rule(rule) for rule in group.rules]}]}
 
 
 def _custom_resource(group: Group) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ class Settings:
     """What an installation may change about the rules. Raises UserError for a value that makes no sense.
 
     `accuracy_threshold`: the share of right predictions below which a model without a threshold of its own warns.
-    `time_scale` multiplies every `for`, range and offset: a demo can't wait for an hour.
+    `time_scale` multiplies every `for`, range, offset and interval: a demo can't wait for an hour.
     """
 
     accuracy_threshold: float = 0.85
@@ -25,9 +25,13 @@ class Settings:
         if not 0 < self.time_scale < math.inf:
             raise UserError(f"the time scale is a factor above 0, not {self.time_scale:g}")
 
+    def seconds(self, seconds: float) -> int:
+        """Seconds on this scale: whole ones, and at least one."""
+        return max(1, round(seconds * self.time_scale))
+
     def duration(self, seconds: float) -> str:
-        """Seconds on this scale as Prometheus writes them (`1h30m`): whole ones, and at least one."""
-        left = max(1, round(seconds * self.time_scale))
+        """`seconds` as Prometheus writes them (`1h30m`)."""
+        left = self.seconds(seconds)
         text = ""
         for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)):
             count, left = divmod(left, size)
@@ -58,7 +62,11 @@ class Alert:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rules that Prometheus evaluates together. `name` is also the file's."""
+    """Rules that Prometheus evaluates together, in this order. `name` is also the file's.
+
+    `interval` is how often; None is as often as Prometheus is set to.
+    """
 
     name: str
     rules: tuple[Record | Alert, ...]
+    interval: str | None = None

@@ -16,9 +16,9 @@ MODEL_WORDS = (
 """How an annotation names the model."""
 
 
-def recorded(metric: Metric, operation: str) -> str:
-    """The name of a metric that a rule has brought from replicas to models."""
-    return f"namespace_model:{metric.name}:{operation}"
+def recorded(metric: Metric, operation: str, *, level: Literal["model", "feature", "bin"] = "model") -> str:
+    """The name of a metric that a rule has brought from replicas to models, their features or these' bins."""
+    return f"namespace_{level}:{metric.name.removesuffix('_total')}:{operation}"
 
 
 def beyond_threshold(values: str, comparison: Literal["<", ">"], *, alert: str) -> str:

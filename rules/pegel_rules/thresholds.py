@@ -10,9 +10,12 @@ from pegel_rules.promql import THRESHOLD
 ACCURACY_ALERT = "ModelAccuracyDrift"
 RISING_ALERT = "DataDriftRising"
 BROAD_ALERT = "DataDriftBroad"
+FLEET_ALERT = "DataDriftFleet"
 
 RISING_CHANGE = 0.3
 BROAD_SHARE = 0.5
+FALSE_ALARMS = 1.0
+"""In 30 days, of all alerts of a model together."""
 
 
 def group(settings: Settings) -> Group:
@@ -21,6 +24,7 @@ def group(settings: Settings) -> Group:
         ACCURACY_ALERT: settings.accuracy_threshold,
         RISING_ALERT: RISING_CHANGE,
         BROAD_ALERT: BROAD_SHARE,
+        FLEET_ALERT: FALSE_ALARMS,
     }
     return Group(
         name="pegel-thresholds",

@@ -8,10 +8,11 @@ import yaml
 from pegel_dashboards import dashboards, files, queries
 from pegel_dashboards.grafana import Panel, Query, dashboard
 from pegel_exporters.catalogue import CATALOGUE
-from pegel_rules import Settings, groups
+from pegel_rules import Record, Settings, groups
 from pegel_rules.promql import THRESHOLD
 
 ALL = list(dashboards().values())
+RECORDED = {rule.name for group in groups(Settings()) for rule in group.rules if isinstance(rule, Record)} - {THRESHOLD}
 PANELS = [panel for one in ALL for panel in one["panels"]]
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -26,20 +27,20 @@ def test_the_seeds_three_panels_come_first():
     ]
 
 
-def test_every_metric_in_a_query_is_in_the_catalogue():
+def test_every_metric_in_a_query_is_in_the_catalogue_or_recorded():
     known = {metric.name for metric in CATALOGUE} | {f"{m.name}_bucket" for m in CATALOGUE if m.type == "histogram"}
     for one in ALL:
         for title, ref, expr in queries(one):
-            used = set(re.findall(r"\b(?:ml|nvidia|inference|pegel)_\w+", expr))
+            used = set(re.findall(r"\b(?:ml|nvidia|inference|pegel|namespace)_[\w:]+", expr))
             assert used, (title, ref)
-            assert used <= known | {THRESHOLD}, (title, ref)
+            assert used <= known | RECORDED | {THRESHOLD}, (title, ref)
 
 
-def test_every_metric_in_a_variable_is_in_the_catalogue():
+def test_every_metric_in_a_variable_is_in_the_catalogue_or_recorded():
     known = {metric.name for metric in CATALOGUE}
     asked = [v["query"] for one in ALL for v in one["templating"]["list"] if v["type"] == "query"]
     assert asked
-    assert {re.match(r"label_values\((\w+)", query)[1] for query in asked} <= known
+    assert {re.match(r"label_values\(([\w:]+)", query)[1] for query in asked} <= known | RECORDED
 
 
 def test_the_threshold_shown_is_that_of_an_alert_that_exists():
@@ -88,7 +89,7 @@ def test_every_variable_that_a_query_uses_is_on_its_dashboard():
         own = {variable["name"] for variable in one["templating"]["list"]}
         used = {name for _, _, expr in queries(one) for name in re.findall(r"\$([a-z_]\w*)", expr)}
         assert used <= own | {"__rate_interval"}
-        assert used >= {"namespace", "model_name", "__rate_interval"}
+        assert used >= own - {"datasource"}
 
 
 def test_queries_put_values_in_the_place_of_variables_and_leave_regex_groups_alone():

@@ -10,7 +10,7 @@ from prometheus_with_data import Prometheus, Series, prometheus
 
 pytestmark = pytest.mark.integration
 
-EVERYTHING = {"namespace": ".*", "model_name": ".*", "__rate_interval": "1m"}
+EVERYTHING = {"namespace": ".*", "model_name": ".*", "feature": ".*", "window": ".*", "__rate_interval": "1m"}
 CHURN, FRAUD, BARE = (
     {"namespace": "shop", "model_name": "churn", "model_version": "3"},
     {"namespace": "bank", "model_name": "fraud", "model_version": "1"},
@@ -31,15 +31,23 @@ CODES = {
     "fraud-0": {"200": 10.0, "404": 0.2},
     "bare-0": {"200": 1.0},
 }
-# (accuracy, lower, upper, matched labels, state)
+# (accuracy, lower, upper, labels that it rests on)
 ACCURACY = {
-    "churn-0": (0.9, 0.88, 0.92, 900, "ok"),
-    "churn-1": (0.7, 0.6, 0.78, 100, "ok"),
-    "fraud-0": (0.99, 0.97, 1.0, 400, "ok"),
-    "bare-0": (0.5, 0.1, 0.9, 4, "insufficient"),
+    "churn-0": (0.9, 0.88, 0.92, 500),
+    "churn-1": (0.7, 0.6, 0.78, 100),
+    "fraud-0": (0.99, 0.97, 1.0, 400),
 }
+EXPECTED = {"churn-0": 0.9, "churn-1": 0.8}
 EVIDENCE = {"churn-0": 4.5, "churn-1": 1.0, "fraud-0": -math.inf, "bare-0": -0.5}
 FEATURES = {"churn-0": {"age": 5.0, "fee": 0.2}, "churn-1": {"age": -math.inf, "fee": 2.0}, "fraud-0": {"sum": -1.0}}
+# PSI and its limit of the fleet by feature and window, as rules record them
+FLEET = {
+    ("age", "1h"): (0.02, 0.04),
+    ("age", "7d"): (0.003, 0.002),
+    ("fee", "1h"): (0.01, 0.04),
+}
+SHARES = {"low": (0.3, 0.5), "high": (0.7, 0.5)}
+REFERENCES = {"churn-0": ("cafe", "profile"), "churn-1": ("cafe", "profile"), "bare-0": ("f00d", "learned")}
 LIMITS = {"churn-0": 3.9, "churn-1": 3.9, "fraud-0": 3.2, "bare-0": 3.9}
 
 
@@ -53,18 +61,35 @@ def data() -> Iterator[Series]:
             yield Series("ml_inference_duration_seconds_bucket", own | le, 1e6, total)
         for code, rate in CODES[pod].items():
             yield Series("ml_inference_requests_total", own | {"protocol": "kserve-v2", "code": code}, 1e6, rate)
-        accuracy, lower, upper, matched, state = ACCURACY[pod]
-        yield Series("ml_model_accuracy", own, accuracy)
-        yield Series("ml_model_accuracy_lower", own, lower)
-        yield Series("ml_model_accuracy_upper", own, upper)
-        yield Series("ml_labels_total", own | {"outcome": "matched"}, matched)
-        yield Series("ml_labels_total", own | {"outcome": "unmatched"}, 50_000)
-        for known in ("ok", "immature", "insufficient"):
-            yield Series("ml_model_quality_state", own | {"state": known}, float(known == state))
+        if pod in ACCURACY:
+            accuracy, lower, upper, labels = ACCURACY[pod]
+            yield Series("ml_model_accuracy", own, accuracy)
+            yield Series("ml_model_accuracy_lower", own, lower)
+            yield Series("ml_model_accuracy_upper", own, upper)
+            yield Series("ml_model_accuracy_labels", own, labels)
+        if pod in EXPECTED:
+            yield Series("ml_model_accuracy_estimated", own, EXPECTED[pod])
+            yield Series("ml_model_accuracy_estimated_error", own, 0.01)
+        yield Series("ml_accuracy_drop_evidence", own, EVIDENCE[pod] - 1)
+        yield Series("ml_accuracy_drop_evidence_limit", own, LIMITS[pod] + 1)
         yield Series("ml_drift_evidence", own, EVIDENCE[pod])
         yield Series("ml_drift_evidence_limit", own, LIMITS[pod])
         for feature, value in FEATURES.get(pod, {}).items():
             yield Series("ml_feature_drift_evidence", own | {"feature": feature}, value)
+        if pod in REFERENCES:
+            reference, source = REFERENCES[pod]
+            yield Series("ml_reference_info", own | {"reference": reference, "source": source}, 1)
+    for (feature, window), (psi, limit) in FLEET.items():
+        own = CHURN | {"feature": feature, "reference": "cafe", "window": window}
+        for measure, value in (("psi", psi), ("js", psi / 2), ("tvd", psi / 4)):
+            yield Series(f"namespace_feature:ml_feature_drift:{measure}", own, value)
+        yield Series("namespace_feature:ml_feature_drift_limit:psi", own, limit)
+        yield Series("namespace_feature:ml_feature_rows:sum", own, 900)
+        for own_bin, (share, reference_share) in SHARES.items():
+            yield Series("namespace_bin:ml_feature_rows:share", own | {"bin": own_bin}, share)
+            if window == "1h":
+                lasting = {key: value for key, value in own.items() if key != "window"} | {"bin": own_bin}
+                yield Series("namespace_bin:ml_feature_reference_rows:share", lasting, reference_share)
     yield Series("pegel_threshold", {"alert": "ModelAccuracyDrift"}, 0.85)
     yield Series("pegel_threshold", {"alert": "ModelAccuracyDrift", "model_name": "fraud"}, 0.95)
     yield Series("pegel_threshold", {"alert": "DataDriftBroad"}, 0.5)
@@ -85,9 +110,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         yield running
 
 
-def asked(server: Prometheus, title: str, ref: str = "A", **chosen: str):
+def asked(server: Prometheus, title: str, ref: str = "A", *, file: str = "ml-operations.json", **chosen: str):
     """What the panel's query shows, all models unless some are chosen."""
-    board = dashboards()["ml-operations.json"]
+    board = dashboards()[file]
     (expr,) = [
         expr
         for panel, own_ref, expr in queries(board, EVERYTHING | chosen)
@@ -111,7 +136,7 @@ def quantile(q: float, rates: dict[float, float]) -> float:
 
 
 def weighted(position: int, *pods: str) -> float:
-    labels = [min(ACCURACY[pod][3], 500) for pod in pods]  # what a replica's accuracy looks at
+    labels = [ACCURACY[pod][3] for pod in pods]
     return sum(ACCURACY[pod][position] * n for pod, n in zip(pods, labels, strict=True)) / sum(labels)
 
 
@@ -140,6 +165,17 @@ def test_accuracy_and_its_interval_count_labels_and_leave_out_who_has_too_few(se
     assert asked(server, "Model Accuracy", ref) == by(
         (CHURN, weighted(position, "churn-0", "churn-1")), (FRAUD, weighted(position, "fraud-0"))
     )
+
+
+@pytest.mark.parametrize(("ref", "expected"), [("A", 0.85), ("B", 0.83), ("C", 0.87)])
+def test_the_expected_accuracy_is_the_replicas_mean_between_two_standard_errors(server, ref, expected):
+    assert asked(server, "Accuracy Expected", ref) == by((CHURN, expected))
+
+
+def test_the_evidence_of_a_drop_is_averaged_as_it_is_not_its_logarithm(server):
+    churn = math.log10((10**3.5 + 10**0) / 2)
+    assert asked(server, "Accuracy Drop") == by((CHURN, churn), (FRAUD, 0.0), (BARE, 0.0))
+    assert asked(server, "Accuracy Drop", "B") == by((CHURN, 4.9), (FRAUD, 4.2), (BARE, 4.9))
 
 
 def test_the_accuracy_shown_is_the_accuracy_that_the_alert_judges(server):
@@ -198,3 +234,57 @@ def test_the_variables_offer_the_models_and_namespaces_that_there_are(server):
     ]
     chosen = asking[1].removeprefix("label_values(").partition(", ")[0].replace("$namespace", "shop")
     assert server.label_values("model_name", chosen) == ["churn"]
+
+
+# Model Drift
+
+
+def drift(server: Prometheus, title: str, ref: str = "A", **chosen: str):
+    return asked(server, title, ref, file="model-drift.json", **chosen)
+
+
+def of(feature: str, window: str, **more: str) -> dict[str, str]:
+    return CHURN | {"feature": feature, "window": window, "reference": "cafe"} | more
+
+
+def test_the_ten_furthest_are_psi_over_its_limit(server):
+    assert drift(server, "Furthest") == by(*((of(*key), psi / limit) for key, (psi, limit) in FLEET.items()))
+
+
+def test_psi_stands_beside_the_limit_of_the_chosen_feature_and_windows(server):
+    assert drift(server, "PSI", feature="age") == by((of("age", "1h"), 0.02), (of("age", "7d"), 0.003))
+    assert drift(server, "PSI", "B", feature="age", window="7d") == by((of("age", "7d"), 0.002))
+    assert drift(server, "PSI", model_name="fraud") == {}
+
+
+def test_each_bins_share_stands_beside_the_references(server):
+    now = [(of("fee", "1h", bin=own), share) for own, (share, _) in SHARES.items()]
+    reference = [
+        (CHURN | {"feature": "fee", "reference": "cafe", "bin": own}, share) for own, (_, share) in SHARES.items()
+    ]
+    assert drift(server, "Share", feature="fee") == by(*now)
+    assert drift(server, "Share", "B", feature="fee", window="7d") == by(*reference)
+
+
+def test_distances_and_rows_are_the_recorded_ones(server):
+    assert drift(server, "Distance", feature="fee") == by((of("fee", "1h"), 0.005))
+    assert drift(server, "Distance", "B", feature="fee") == by((of("fee", "1h"), 0.0025))
+    assert drift(server, "Rows", feature="fee") == by((of("fee", "1h"), 900))
+
+
+def test_both_dashboards_show_the_same_evidence(server):
+    for title in ("Data Drift: Evidence", "Data Drift: Strongest"):
+        assert drift(server, title) == asked(server, title)
+
+
+def test_replicas_are_counted_by_their_reference(server):
+    assert drift(server, "Replicas") == by(
+        (CHURN | {"reference": "cafe", "source": "profile"}, 2), (BARE | {"reference": "f00d", "source": "learned"}, 1)
+    )
+
+
+def test_one_feature_is_chosen_at_a_time_and_windows_all_at_first():
+    choices = {v["name"]: v for v in dashboards()["model-drift.json"]["templating"]["list"]}
+    assert not choices["feature"]["includeAll"]
+    assert not choices["feature"]["multi"]
+    assert choices["window"]["current"]["value"] == ["$__all"]

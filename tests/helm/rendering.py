@@ -1,9 +1,10 @@
 """helm, and the render matrix: the chart with the values of each file in `values/`, as users of that kind set them."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -62,9 +63,21 @@ def renders() -> list[tuple[str, str]]:
     return [(name, render(name)) for name in NAMES]
 
 
+class Loader(yaml.SafeLoader):
+    """YAML as Kubernetes' tools read it: to them y is a boolean and 1e3 a number too, to PyYAML text."""
+
+    bool_values: ClassVar = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile("^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def objects(manifests: str) -> list[dict[str, Any]]:
     """The objects in manifests."""
-    return [document for document in yaml.safe_load_all(manifests) if document]
+    return [document for document in yaml.load_all(manifests, Loader) if document]
 
 
 def of_kind(manifests: str, kind: str) -> list[dict[str, Any]]:

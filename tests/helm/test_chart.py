@@ -105,10 +105,10 @@ def _as_text(spec):
     }
 
 
-def test_a_config_map_holds_the_generated_dashboard_unchanged():
-    (board,) = of_kind(render("default"), "ConfigMap")
-    assert board["data"] == dashboard_files()
-    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+def test_config_maps_hold_the_generated_dashboards_unchanged():
+    boards = of_kind(render("default"), "ConfigMap")
+    assert {name: text for board in boards for name, text in board["data"].items()} == dashboard_files()
+    assert all(board["metadata"]["labels"]["grafana_dashboard"] == "1" for board in boards)
 
 
 @pytest.mark.parametrize("kind", ["ServiceMonitor", "PodMonitor", "PrometheusRule"])

@@ -21,14 +21,12 @@ def rules(folder: Path, values: dict) -> Path:
 
 
 def accuracy(name: str, value: float, **labels: str) -> dict[str, str]:
-    """A replica with that accuracy and enough labels for two hours."""
-    series = {
+    """A replica with that accuracy of 500 rows, to which labels come for two hours."""
+    return {
         model(name, metric="ml_model_accuracy", **labels): f"{value}+0x120",
-        model(name, metric="ml_labels_total", outcome="matched", **labels): "1000+0x120",
+        model(name, metric="ml_model_accuracy_labels", **labels): "500+0x120",
+        model(name, metric="ml_labels_total", outcome="matched", **labels): "0+10x120",
     }
-    for state in ("ok", "immature", "insufficient"):
-        series[model(name, metric="ml_model_quality_state", state=state, **labels)] = f"{int(state == 'ok')}+0x120"
-    return series
 
 
 def score(name: str, values: str) -> dict[str, str]:
@@ -84,6 +82,31 @@ def test_rising_drift_has_thresholds_per_model(tmp_path):
     jump = "0.1+0x79 0.5+0x40"
     series = score("noisy", jump) | score("drifting", jump)
     assert not check(rules(tmp_path, values), series=series, firing=fires("DataDriftRising", "drifting", minute=100))
+
+
+def test_the_fleets_budget_is_one_per_model_and_its_own_wins(tmp_path):
+    """What the rules make of it is the number of features to a false alarm, a quarter of the budget being theirs."""
+    values = {"driftFleet": {"default": 0.5, "perModel": [{"modelName": "churn", "falseAlarms": "2.0"}]}}
+    series = {
+        model(name, metric="ml_feature_reference_rows", feature=feature, bin=own): "500+0x120"
+        for name in ("churn", "fraud")
+        for feature in ("age", "fee")
+        for own in ("low", "high")
+    }
+    expected = {
+        "expr": "sum by (model_name) (namespace_model:ml_feature_drift_limit:features_per_false_alarm)",
+        "eval_time": "30m",
+        "exp_samples": [
+            {"labels": '{model_name="churn"}', "value": 2 / (2 / 4)},
+            {"labels": '{model_name="fraud"}', "value": 2 / (0.5 / 4)},
+        ],
+    }
+    assert not check(rules(tmp_path, values), series=series, extra={"promql_expr_test": [expected]})
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "101", '"0"', '"0.0"', '"1/30d"', '"101"'])
+def test_a_budget_that_is_none_is_refused(value):
+    assert "/thresholds/driftFleet/default" in refusal("--set-json", f"thresholds.driftFleet.default={value}")
 
 
 def test_a_threshold_of_zero_and_one_given_as_text_are_thresholds(tmp_path):

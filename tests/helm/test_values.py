@@ -121,8 +121,8 @@ def test_every_value_has_a_comment_above_it():
 
 
 def test_no_object_takes_fields_that_it_does_not_name():
-    """Maps take any key, and only text or quantities as values."""
-    maps = [{"type": "string"}, {"type": ["string", "number"]}]
+    """Maps take any key, and only text, quantities or what a label may be as values."""
+    maps = [{"type": "string"}, {"type": ["string", "number"]}, {"$ref": "#/definitions/labelValue"}]
     opened = {
         path
         for path, part in nodes()

@@ -55,18 +55,21 @@ def fires(alert: str, *expected: tuple[int, str]) -> list[Firing]:
 # Accuracy
 
 
-def labelled(name: str, accuracy: float | str, *, labels: int = 1_000, state: str = "ok", replica: int = 0):
-    """A replica's accuracy (one value, or one a minute), the labels behind it and its state."""
+def labelled(name: str, accuracy: float | str, *, labels: int = 500, matched: str = "0+1x3600", replica: int = 0):
+    """A replica's accuracy (one value, or one a minute), the labels that it rests on, and all labels ever matched."""
     shown = accuracy if isinstance(accuracy, str) else always(accuracy)
     return {
         model(name, metric="ml_model_accuracy", replica=replica): shown,
-        model(name, metric="ml_labels_total", replica=replica, outcome="matched"): always(labels),
-        model(name, metric="ml_labels_total", replica=replica, outcome="unmatched"): always(100_000),
-        **{
-            model(name, metric="ml_model_quality_state", replica=replica, state=known): always(int(known == state))
-            for known in ("ok", "immature", "insufficient")
-        },
+        model(name, metric="ml_model_accuracy_labels", replica=replica): always(labels, 3_600),
+        model(name, metric="ml_labels_total", replica=replica, outcome="matched"): matched,
+        model(name, metric="ml_labels_total", replica=replica, outcome="unmatched"): "0+10x3600",
     }
+
+
+def unlabelled(name: str, *, replica: int = 0):
+    """A replica whose labels are too few to publish an accuracy."""
+    found = labelled(name, 0, replica=replica)
+    return {series: values for series, values in found.items() if "ml_labels_total" in series}
 
 
 def test_accuracy_below_the_threshold_for_five_minutes_warns(folder):
@@ -83,14 +86,63 @@ def test_a_dip_in_accuracy_that_is_over_within_five_minutes_is_silent(folder):
     assert not check(folder, series=series, firing=fires("ModelAccuracyDrift", (12, ""), (14, ""), (16, ""), (20, "")))
 
 
-@pytest.mark.parametrize("state", ["immature", "insufficient"])
-def test_low_accuracy_on_too_few_labels_is_silent(folder, state):
-    series = labelled("young", 0.5, labels=8, state=state)
+def test_too_few_labels_are_silent(folder):
+    assert not check(folder, series=unlabelled("young"), firing=fires("ModelAccuracyDrift", (20, "")))
+
+
+@pytest.fixture
+def hurried(tmp_path: Path) -> Path:
+    """The rule files where a day is an hour."""
+    for name, text in files(groups(Settings(time_scale=1 / 24))).items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_low_accuracy_is_silent_two_days_after_the_last_label_and_fires_again_with_the_next(hurried):
+    series = labelled("left", always(0.5, 300), matched="0+1x60 60+0x130 61+1x60")
+    spoken = fires("ModelAccuracyDrift", (20, "left"), (170, "left"), (185, ""), (190, ""), (200, "left"))
+    assert not check(hurried, series=series, firing=spoken)
+
+
+def test_another_models_labels_keep_no_alert_alive(folder):
+    series = labelled("left", 0.5, matched=always(900)) | labelled("busy", 0.9)
     assert not check(folder, series=series, firing=fires("ModelAccuracyDrift", (20, "")))
 
 
+def drop(name: str, *replicas: str, matched: str = "0+1x3600", limit: float = LIMIT) -> dict[str, str]:
+    """Evidence of a drop, one text of values per replica, and labels that come."""
+    found: dict[str, str] = {}
+    for replica, values in enumerate(replicas):
+        found[model(name, metric="ml_accuracy_drop_evidence", replica=replica)] = values
+        found[model(name, metric="ml_accuracy_drop_evidence_limit", replica=replica)] = always(limit, 3_600)
+        found[model(name, metric="ml_labels_total", replica=replica, outcome="matched")] = matched
+    return found
+
+
+def test_a_drop_of_accuracy_starts_at_the_limit_and_ends_at_half_of_it(folder):
+    values = minutes((-math.inf, 5), (0.2, 5), (5, 10), (2.5, 20), (1.5, 10), (2.5, 20))
+    spoken = fires("ModelAccuracyDrop", (9, ""), (12, "worse"), (30, "worse"), (39, "worse"), (40, ""), (60, ""))
+    assert not check(folder, series=drop("worse", values), firing=spoken)
+
+
+def test_one_replicas_evidence_of_a_drop_pages_only_when_the_average_does(folder):
+    quiet = always(-math.inf)
+    series = drop("one", always(4.2), quiet, quiet) | drop("average", always(4.5), quiet, quiet)
+    assert not check(folder, series=series, firing=fires("ModelAccuracyDrop", (30, "average")))
+
+
+def test_a_drop_is_silent_two_days_after_the_last_label(hurried):
+    series = drop("left", always(5, 300), matched="0+1x60 60+0x300")
+    assert not check(hurried, series=series, firing=fires("ModelAccuracyDrop", (20, "left"), (170, "left"), (185, "")))
+
+
+def test_without_evidence_no_model_has_dropped(folder):
+    series = labelled("plain", 0.2) | drop("calm", always(3.9))
+    assert not check(folder, series=series, firing=fires("ModelAccuracyDrop", (30, "")))
+
+
 def test_replicas_count_by_their_labels(folder):
-    """The plain average is 0.7 for both models; labels beyond the 500 that accuracy looks at add no weight."""
+    """The plain average is 0.7 for both models."""
     series = (
         labelled("right", 0.9, labels=2_000)
         | labelled("right", 0.5, labels=50, replica=1)
@@ -101,7 +153,7 @@ def test_replicas_count_by_their_labels(folder):
 
 
 def test_a_replica_with_too_few_labels_does_not_count(folder):
-    series = labelled("calm", 0.86) | labelled("calm", 0.1, labels=900, state="immature", replica=1)
+    series = labelled("calm", 0.86) | unlabelled("calm", replica=1)
     assert not check(folder, series=series, firing=fires("ModelAccuracyDrift", (20, "")))
 
 
@@ -265,6 +317,11 @@ def test_half_of_the_features_is_broad_only_above_the_threshold(folder):
             "churn 3 in namespace shop is right in 81.2% of the recently labelled rows, less than its threshold.",
         ),
         (
+            "ModelAccuracyDrop", "critical", "The model is right less often than on its reference",
+            "churn 3 in namespace shop errs more often than it did on its reference: the evidence, averaged over its "
+            "replicas, is 10^5.0. It is right in 81.2% of the recently labelled rows.",
+        ),
+        (
             "DataDriftDetected", "critical", "The model's data has drifted from its reference",
             "The data of churn 3 in namespace shop no longer looks like the reference: the evidence, averaged over "
             "its replicas, is 10^5.0. The strongest evidence is in feature monthly \"net\" fee.",
@@ -290,7 +347,10 @@ def test_an_alert_says_which_model_how_much_and_which_feature(folder, alert, sev
         model("other", metric="ml_feature_drift_evidence", feature="another model's"): always(9),
     }
     series = (
-        labelled("churn", 0.812) | evidence("churn", always(5)) | scores("churn", minutes((0.1, 50), (0.8, 70)))
+        labelled("churn", 0.812)
+        | drop("churn", always(5))
+        | evidence("churn", always(5))
+        | scores("churn", minutes((0.1, 50), (0.8, 70)))
     ) | features
     expected = {
         "exp_labels": {"severity": severity, "namespace": "shop", "model_name": "churn", "model_version": "3"},

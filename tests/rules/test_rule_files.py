@@ -42,9 +42,9 @@ def test_the_search_for_metrics_finds_one_that_does_not_exist():
     }
 
 
-def test_every_metric_in_an_annotation_is_in_the_catalogue():
-    known = {metric.name for metric in CATALOGUE}
-    queried = [set(re.findall(r"(\w+)\{cluster=", alert.description)) for alert in ALERTS]
+def test_every_metric_in_an_annotation_is_in_the_catalogue_or_recorded():
+    known = {metric.name for metric in CATALOGUE} | {rule.name for rule in RULES if isinstance(rule, Record)}
+    queried = [set(re.findall(r"([\w:]+)\{cluster=", alert.description)) for alert in ALERTS]
     assert all(names <= known for names in queried)
     assert any(queried)
 
@@ -94,12 +94,17 @@ def test_a_duration_is_scaled_and_lasts_at_least_a_second(seconds, scale, expect
 
 
 def test_the_time_scale_reaches_every_duration():
+    sizes = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
     def durations(scale):
         text = "".join(files(groups(Settings(time_scale=scale))).values())
-        return re.findall(r"(?:for: |offset |\[)(\w+)", text)
+        found = re.findall(r"(?:for: |interval: |offset |\[)([\dwdhms]+)\b", text)
+        parts = [re.findall(r"(\d+)([dhms])", duration) for duration in found]
+        clock = [int(number) for number in re.findall(r"time\(\) % (\d+)\) < (\d+)", text)[0]]
+        return [sum(int(number) * sizes[unit] for number, unit in one) for one in parts] + clock
 
-    assert durations(1) == ["5m", "1m", "10m", "10m", "1h", "10m", "10m", "1h", "5m", "10m"]
-    assert durations(1 / 60) == ["5s", "1s", "10s", "10s", "1m", "10s", "10s", "1m", "5s", "10s"]
+    assert {60, 300, 600, 3_540, 3_600, 7 * 86_400 - 60} <= set(durations(1))
+    assert durations(1) == [60 * seconds for seconds in durations(1 / 60)]
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.01, 85, float("nan")])

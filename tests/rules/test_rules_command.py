@@ -35,7 +35,7 @@ def test_the_files_are_written_into_a_new_folder_and_promtool_finds_nothing_wron
     assert answer.stdout.splitlines() == [str(folder / name) for name in files(groups(Settings()))]
     checked = run("check", "rules", *folder.iterdir())
     assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.count("SUCCESS") == 3
+    assert checked.stdout.count("SUCCESS") == len(files(groups(Settings())))
 
 
 def test_a_second_run_writes_the_same_files_again(tmp_path):
