@@ -32,7 +32,8 @@ _HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postS
 @dataclass(frozen=True, slots=True)
 class Injection:
     """The pod with the sidecar, and the ports that were taken over (none in sink mode). `before` and `after` are the
-    pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise; `warnings` what may not be meant.
+    pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise; `warnings` what may not be meant;
+    `native` whether the sidecar is an init container that goes on running.
     """
 
     pod: Json
@@ -41,6 +42,7 @@ class Injection:
     after: str
     unchanged: str = ""
     warnings: tuple[str, ...] = ()
+    native: bool = False
 
 
 class _Moved(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -93,7 +95,8 @@ def inject(pod: Json, settings: Settings, *, name: str = "") -> Injection:
     labels.setdefault(OPT_IN, "true")
     record = _Record(settings.version, plan.mode, plan.ports, tuple(moved), labelled)
     _mapping(metadata, "annotations")[STATUS] = msgspec.json.encode(record).decode()
-    return Injection(patched, plan.ports, view.qos, pods.read(patched).qos, warnings=_doubts(view, plan.ports))
+    after = pods.read(patched).qos
+    return Injection(patched, plan.ports, view.qos, after, warnings=_doubts(view, plan.ports), native=plan.native)
 
 
 def _already(pod: Json, view: pods.Pod, settings: Settings, name: str) -> Injection:

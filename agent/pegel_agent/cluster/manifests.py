@@ -184,10 +184,14 @@ def _tell_of_services(workload: Workload, objects: Sequence[Object], done: list[
 
 
 def _said(injection: Injection, settings: Settings) -> str:
+    since = ".".join(map(str, settings.kubernetes))
     if not injection.ports:
         what = "injected as a sink; nothing of the model's traffic is changed"
     else:
-        what = "injected, " + ", ".join(f"{each.name} ({each.port}) now at {each.listen}" for each in injection.ports)
+        how = f"as a native sidecar, for Kubernetes {since} or newer" if injection.native else "as a container"
+        what = f"injected {how}: " + ", ".join(
+            f"{each.name} ({each.port}) now at {each.listen}" for each in injection.ports
+        )
     if injection.before != injection.after:
         return f"{what}; QoS class {injection.before} becomes {injection.after}"
     if injection.after == "Guaranteed":
