@@ -33,11 +33,12 @@ def model(name: str, *, metric: str, replica: int = 0, **labels: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Firing:
-    """Which models an alert fires for after so many minutes."""
+    """Which models an alert fires for after so many minutes; or what else it tells apart `by`."""
 
     minute: int
     alert: str
     models: Sequence[str]
+    by: str = "model_name"
 
 
 def check(
@@ -59,9 +60,9 @@ def check(
     groups = [group["name"] for file in files for group in yaml.safe_load(Path(file).read_text())["groups"]]
     expressions = [
         {
-            "expr": f'count by (model_name) (ALERTS{{alertname="{expected.alert}",alertstate="firing"}})',
+            "expr": f'count by ({expected.by}) (ALERTS{{alertname="{expected.alert}",alertstate="firing"}})',
             "eval_time": f"{expected.minute}m",
-            "exp_samples": [{"labels": f'{{model_name="{name}"}}', "value": 1} for name in expected.models],
+            "exp_samples": [{"labels": f'{{{expected.by}="{name}"}}', "value": 1} for name in expected.models],
         }
         for expected in firing
     ]

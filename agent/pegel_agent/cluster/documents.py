@@ -124,7 +124,7 @@ def _read(source: str, text: str, line: int) -> Document:
                 return Document(source, line + 1, text, value, has_aliases=False, is_json=True)
             except json.JSONDecodeError:
                 pass  # YAML in braces
-        has_aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        has_aliases = "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
         return Document(source, line + 1, text, _load(text), has_aliases, is_json=False)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
