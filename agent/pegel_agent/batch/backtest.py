@@ -16,8 +16,10 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import Column, count_columns
+from pegel_agent.reference.columns import Column, count_columns, hidden
 from pegel_agent.reference.detection import detector_for, is_judged, stratum_of
+from pegel_agent.reference.joint import Directions, directions_of
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Order, Profile, Role
 from pegel_agent.reference.times import NoTime, unix_times
 from pegel_agent.statistics.budget import Window
@@ -99,6 +101,7 @@ def backtest(
     budget_windows: float,
     time: str | None = None,
     tolerance: float = 0.0,
+    key: CategoryKey | None = None,
     progress: tables.Progress | None = None,
 ) -> BacktestResult:
     """Run a file's rows through the detector, a batch at a time.
@@ -114,6 +117,7 @@ def backtest(
         raise UserError(f"{path} has no column {time!r}; it has {', '.join(names)}")
     run = _Run(held, window=window, budget_windows=budget_windows, tolerance=tolerance)
     features = tuple(feature.name for feature in held.features)
+    relations = directions_of(held.joint) if held.joint is not None else None
     texts = frozenset(feature.name for feature in held.features if feature.kind == "categorical")
     asked = features if time is None else tuple(dict.fromkeys((*features, time)))
     rows = 0
@@ -121,7 +125,8 @@ def backtest(
         times = None if time is None else _times(path, time, batch[time], after=rows)
         size = len(batch[features[0]])
         try:
-            run.add({name: batch[name] for name in features}, size, times)
+            columns = {name: hidden(batch[name], key) if name in texts else batch[name] for name in features}
+            run.add(_with_relations(relations, columns), size, times)
         except _TooLate as late:
             raise UserError(
                 f"{path}: row {rows + 1 + late.position:,} is more than a window earlier than the rows before it;"
@@ -139,7 +144,7 @@ def backtest(
     return BacktestResult(
         windows=len(run.history),
         alarms=tuple(run.alarms),
-        features={name: run.result(name) for name in features},
+        features={feature.name: run.result(feature.name) for feature in held.watched},
         rows=rows,
         rows_left_over=run.rows,
         reference=profile.hash,
@@ -180,9 +185,23 @@ def _count(feature: Feature, values: Column) -> tuple[IntArray, int]:
     """
     if feature.kind == "categorical" or values.dtype != object:
         return count_columns(feature, values)
+    numbers, invalid = _numbers(values)
+    return count_columns(feature, numbers)[0], invalid
+
+
+def _with_relations(relations: Directions | None, columns: Mapping[str, Column]) -> Mapping[str, Column]:
+    """Columns (rows,) and the relations' values (rows,) that follow from them."""
+    if relations is None:
+        return columns
+    inputs = {name: columns[name] for name in relations.inputs}
+    numbers = {name: _numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
+    return {**columns, **relations.scores(numbers)}
+
+
+def _numbers(values: Column) -> tuple[FloatArray, int]:
+    """Texts (rows,) as numbers, NaN for one that says none, and how many say none."""
     numbers = [_number(value) for value in values.tolist()]
-    invalid = sum(number is None for number in numbers)
-    return count_columns(feature, np.array([np.nan if n is None else n for n in numbers]))[0], invalid
+    return np.array([np.nan if number is None else number for number in numbers]), numbers.count(None)
 
 
 def _number(value: str | None) -> float | None:
@@ -248,7 +267,7 @@ class _Run:
         """Of the open window."""
         self._profile = profile
         self._window = window
-        self._features = {feature.name: feature for feature in profile.features}
+        self._features = {feature.name: feature for feature in profile.watched}
         self._watched = {name: _Watched(len(feature.counts)) for name, feature in self._features.items()}
         self._began: float | None = None
         self._times: tuple[float, float] | None = None
@@ -262,7 +281,7 @@ class _Run:
             self._processes = {
                 role: _Process(
                     detector_for(part, windows=budget_windows * len(held), tolerance=tolerance),
-                    tuple(feature.name for feature in part.features),
+                    tuple(feature.name for feature in part.watched),
                 )
                 for role, part in held.items()
             }

@@ -60,7 +60,7 @@ def notes(result: BacktestResult, *, data: str) -> list[str]:
         found.append(f"the last {_counted(result.rows_left_over, 'row')} of {data} fill no window and are left out")
     for name, feature in result.features.items():
         if feature.invalid:
-            found.append(f"{_counted(feature.invalid, 'value')} of {short(name)} say no number and count as missing")
+            found.append(f"{_counted(feature.invalid, 'value')} of {short(name)} without a number, counted as missing")
     return found
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import count_columns
+from pegel_agent.reference.columns import count_columns, hidden
+from pegel_agent.reference.joint import directions_of
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile
 from pegel_agent.statistics.batch_test import PSI_FLOOR, Counts, Measures, compare
 from pegel_agent.statistics.distances import psi_parts, smoothed_shares
@@ -26,7 +28,10 @@ class MovedBin(msgspec.Struct, frozen=True):
 
 
 class FeatureResult(msgspec.Struct, frozen=True):
-    """One feature's measures, as `Measures` says; `moved` are the bins with the largest parts of PSI."""
+    """One feature's measures, as `Measures` says; `moved` are the bins with the largest parts of PSI.
+
+    `design_effect` is the largest of any direction: as many rows count as one.
+    """
 
     kind: Literal["numeric", "categorical"]
     role: Literal["input", "prediction"]
@@ -39,11 +44,16 @@ class FeatureResult(msgspec.Struct, frozen=True):
     tvd: float
     rank_wasserstein: float | None
     p_value: float
+    design_effect: float
     moved: tuple[MovedBin, ...]
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """A batch's verdict: `score` is the share of features in drift; `reference` the profile's hash."""
+    """A batch's verdict: `score` is the share of features in drift; `reference` the profile's hash.
+
+    `design_effects` says where they come from: measured in the profile; assumed to be 1, as its rows had no time order;
+    or unknown, as it had too few windows, and taken to be 1.
+    """
 
     drift: bool
     score: float
@@ -51,6 +61,9 @@ class CheckResult(msgspec.Struct, frozen=True):
     reference_rows: int
     reference: str
     alpha: float
+    design_effects: Literal["measured", "assumed", "unknown"]
+    by_hour: bool
+    """Whether the profile tells the hours of the day apart, which a check can't."""
     features: dict[str, FeatureResult]
 
 
@@ -60,6 +73,7 @@ def check_file(
     *,
     alpha: float,
     psi_floor: float = PSI_FLOOR,
+    key: CategoryKey | None = None,
     progress: tables.Progress | None = None,
 ) -> CheckResult:
     """Count a file's rows, a batch at a time, and test them against the profile.
@@ -67,32 +81,66 @@ def check_file(
     Columns that the profile doesn't have are left alone. Raises UserError for a file that can't be read or has no
     rows, and for a column that is missing or holds text where the profile has numbers.
     """
-    counts = count_file(profile, path, progress=progress)
+    counts = count_file(profile, path, key=key, progress=progress)
     rows = int(counts[profile.features[0].name].sum())
     if not rows:
         raise UserError(f"{path} has no rows")
     measured = compare(
-        {f.name: Counts(counts[f.name], np.array(f.counts), f.bins.slots) for f in profile.features},
+        {
+            f.name: Counts(counts[f.name], np.array(f.counts), f.bins.slots, f.design_effects, f.heterogeneity)
+            for f in profile.watched
+        },
         alpha=alpha,
         psi_floor=psi_floor,
     )
-    features = {f.name: _result(f, counts[f.name], measured[f.name]) for f in profile.features}
+    features = {f.name: _result(f, counts[f.name], measured[f.name]) for f in profile.watched}
     drifted = sum(feature.drifted for feature in features.values())
-    return CheckResult(drifted > 0, drifted / len(features), rows, profile.rows, profile.hash, alpha, features)
+    return CheckResult(
+        drift=drifted > 0,
+        score=drifted / len(features),
+        rows=rows,
+        reference_rows=profile.rows,
+        reference=profile.hash,
+        alpha=alpha,
+        design_effects="assumed" if profile.order is None else profile.order.state,
+        by_hour=any(feature.hours for feature in profile.watched),
+        features=features,
+    )
 
 
-def count_file(profile: Profile, path: Path, *, progress: tables.Progress | None = None) -> dict[str, IntArray]:
-    """Rows per bin (k,) of each of the profile's features. Raises UserError as `check_file` does."""
+def basis(result: CheckResult) -> str:
+    """A sentence on how rows were counted, and so on what drift means here."""
+    if result.design_effects == "assumed":
+        return "the profile's rows had no time order: rows count as independent, so those alike can look like drift"
+    if result.design_effects == "unknown":
+        return (
+            "the profile has too few windows to tell how much rows resemble their neighbours: they count as one each,"
+            " and drift here may be no more than rows that are alike"
+        )
+    name, most = max(result.features.items(), key=lambda item: item[1].design_effect)
+    effects = f"rows in time order count by the profile's design effects, up to {most.design_effect:.3g} ({name})"
+    if result.by_hour:
+        return f"{effects}; hours of the day differ, so a batch that isn't of whole days can look like drift"
+    return effects
+
+
+def count_file(
+    profile: Profile, path: Path, *, key: CategoryKey | None = None, progress: tables.Progress | None = None
+) -> dict[str, IntArray]:
+    """Rows per bin (k,) of all that the profile watches. Raises UserError as `check_file` does."""
     names = tables.column_names(path)
     for feature in profile.features:
         if feature.name not in names:
             raise UserError(f"{path} has no column {feature.name!r}, which the profile has; it has {', '.join(names)}")
     texts = frozenset(feature.name for feature in profile.features if feature.kind == "categorical")
-    counts = {feature.name: np.zeros(len(feature.counts), dtype=np.int64) for feature in profile.features}
+    counts = {feature.name: np.zeros(len(feature.counts), dtype=np.int64) for feature in profile.watched}
+    relations = directions_of(profile.joint) if profile.joint is not None else None
+    columns = tuple(feature.name for feature in profile.features)
     rows = 0
-    for batch in tables.read(path, tuple(counts), text=texts, progress=progress):
+    for batch in tables.read(path, columns, text=texts, progress=progress):
         for feature in profile.features:
             values = batch[feature.name]
+            values = hidden(values, key) if feature.kind == "categorical" else values
             found, invalid = count_columns(feature, values)
             if invalid:
                 row = rows + 1 + tables.first_text(values)
@@ -100,6 +148,9 @@ def count_file(profile: Profile, path: Path, *, progress: tables.Progress | None
                     f"{path}: column {feature.name!r} has text in row {row:,}, where the profile has numbers"
                 )
             counts[feature.name] += found
+        computed = relations.scores(batch) if relations is not None else {}
+        for feature in profile.watched[len(columns) :]:
+            counts[feature.name] += count_columns(feature, computed[feature.name])[0]
         rows += len(batch[profile.features[0].name])
     return counts
 
@@ -120,5 +171,6 @@ def _result(feature: Feature, counts: IntArray, measures: Measures) -> FeatureRe
         tvd=measures.tvd,
         rank_wasserstein=measures.rank_wasserstein,
         p_value=measures.p_value,
+        design_effect=max(feature.design_effects.values(), default=1.0),
         moved=tuple(MovedBin(names[i], float(expected[i]), float(current[i])) for i in largest[:_MOVED]),
     )

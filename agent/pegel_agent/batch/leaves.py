@@ -50,6 +50,12 @@ CAUTIONS = (
     "The names of features, categories and classes, and the ends of intervals, come from the reference data. A "
     "category or class is named only where ten reference rows or more share it, and the outer ends are the tenth "
     "smallest and largest value, rounded. Read them below: a name may say more than it should.",
+    "Where a profile was built with `--hash-categories`, its categories are 16 hexadecimal digits: a keyed hash, which "
+    "tells nothing without the key. Equal categories have equal digits, so that a rare or a frequent one may still be "
+    "known by its share. Classes that labels are compared with keep their names.",
+    "A relation is a feature that is computed from several inputs: how far one is from what the others would make of "
+    "it. Its name has up to three of theirs. How it is computed is in the profile alone, in averages over many "
+    "reference rows, rounded to six digits.",
     "Counts are exact. Where only one request came between two readings of the metrics, their difference shows in "
     "which bins this one request fell: not its values, but that its age, say, was between 40 and 45. With little "
     "traffic, let no more people read the metrics than may see the model's inputs.",
@@ -123,7 +129,7 @@ def leaves_of(profile: Profile, performance: Performance | None = None) -> Leave
         datetime.fromtimestamp(int(profile.created), UTC),
         profile.rows,
         tuple(metrics),
-        {feature.name: WatchedFeature(feature.kind, feature.role, feature.bins.names) for feature in profile.features},
+        {feature.name: WatchedFeature(feature.kind, feature.role, feature.bins.names) for feature in profile.watched},
     )
 
 
@@ -162,7 +168,7 @@ def _values(
     """Raises KeyError for a label that this list doesn't know yet."""
     option = "the profile; an option of the sidecar can say another"
     pegel, reference = "Pegel", "the profile"
-    bins = tuple(dict.fromkeys(name for feature in profile.features for name in feature.bins.names))
+    bins = tuple(dict.fromkeys(name for feature in profile.watched for name in feature.bins.names))
     classes = performance.class_names if performance else ()
     known = {
         "model_name": Values(option, (model[0],)),
@@ -171,7 +177,7 @@ def _values(
         "protocol": Values(pegel, PROTOCOLS),
         "code": Values("the status of the model's answer, none without one", pattern="[0-9]{3}|none"),
         "direction": Values(pegel, ("to_model", "to_client")),
-        "feature": Values(reference, tuple(feature.name for feature in profile.features)),
+        "feature": Values(reference, tuple(feature.name for feature in profile.watched)),
         "bin": Values(reference, bins),
         "reference": Values("the profile's hash", (profile.hash,)),
         "reason": Values(pegel, ("not_a_number",)),

@@ -98,11 +98,11 @@ def order_note(profile: Profile) -> str:
             f"the rows fill {order.windows} windows of {window}, which is too few to tell how much they resemble their "
             f"neighbours: no evidence is ever called drift; give {MIN_BATCHES} windows or more"
         )
-    most = max(profile.features, key=lambda feature: feature.reference.largest_effect)
-    by_hour = sum(bool(feature.hours) for feature in profile.features)
+    most = max(profile.watched, key=lambda feature: feature.reference.largest_effect)
+    by_hour = sum(bool(feature.hours) for feature in profile.watched)
     return (
         f"measured in {order.windows:,} windows of {window}: design effects up to {most.reference.largest_effect:.3g} "
-        f"({short(most.name)}), the hours of the day differ in {by_hour} of {len(profile.features)} features"
+        f"({short(most.name)}), the hours of the day differ in {by_hour} of {len(profile.watched)} features"
     )
 
 
@@ -147,7 +147,7 @@ def profile_text(profile: Profile) -> str:
             f"{f.counts[-1] / sum(f.counts):.1%}",
             *_range(f),
         )
-        for f in profile.features
+        for f in profile.watched
     ]
     header = ("FEATURE", "KIND", "ROLE", "BINS", "DEFF", "MISSING", "FROM", "HISTOGRAM", "TO")
     return head + table(header, rows, right=frozenset({3, 4, 5, 6}))

@@ -16,6 +16,7 @@ from pegel_exporters.errors import UserError
     help="False alarms at most: 1/30d, or 1/8640w in windows. The default is 1/30d where windows are of time,"
     " else 1/8640w.",
 )  # fmt: skip
+@click.option("--category-key", type=click.Path(path_type=Path), metavar="FILE", help="The key of hashed categories.")
 @click.option(
     "--harmless-drift", default=0.0, type=click.FloatRange(0, 1), metavar="CHI2",
     help="Drift up to this χ² divergence is not reported; 0.01 is a shift of the mean by 0.1 σ.",
@@ -27,6 +28,7 @@ from pegel_exporters.errors import UserError
 def command(
     data: Path,
     profile: Path,
+    category_key: Path | None,
     time: str | None,
     window: str | None,
     false_alarms: str | None,
@@ -54,6 +56,7 @@ def command(
     from pegel_agent.batch.backtest import backtest
     from pegel_agent.batch.backtest_text import backtest_text, notes
     from pegel_agent.cli.profile import progress_bar
+    from pegel_agent.reference.keys import key_for
     from pegel_agent.reference.profile import load
     from pegel_agent.statistics.budget import budget_windows, parse_window
 
@@ -72,6 +75,7 @@ def command(
 
         check_output(plot)
     loaded = load(profile)
+    key = key_for(profile, loaded.category_key, category_key)
     with progress_bar(f"Reading {data.name}") as progress:
         result = backtest(
             loaded,
@@ -80,6 +84,7 @@ def command(
             budget_windows=budget,
             time=time,
             tolerance=harmless_drift,
+            key=key,
             progress=progress,
         )
     for note in notes(result, data=data.name):

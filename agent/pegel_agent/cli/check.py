@@ -8,6 +8,7 @@ import click
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--profile", type=click.Path(path_type=Path), required=True, help="From `pegel profile build`.")
+@click.option("--category-key", type=click.Path(path_type=Path), metavar="FILE", help="The key of hashed categories.")
 @click.option(
     "--alpha",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -20,12 +21,24 @@ import click
 )  # fmt: skip
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="For people or for programs.")
 @click.pass_context
-def command(ctx: click.Context, data: Path, profile: Path, alpha: float, min_psi: float, output: str) -> None:
+def command(
+    ctx: click.Context,
+    data: Path,
+    profile: Path,
+    category_key: Path | None,
+    alpha: float,
+    min_psi: float,
+    output: str,
+) -> None:
     """Test one batch of rows, a CSV or Parquet file, against a profile.
 
     Exit code 0: no drift; 1: drift; 2: the batch or the profile can't be used. Columns that the profile doesn't have
-    are left alone. The rows count as independent of each other. A batch so small that even a large change could pass
-    gets a warning on standard error.
+    are left alone. A batch so small that even a large change could pass gets a warning on standard error.
+
+    By a profile that was built with --time the rows count by its design effects: a batch is then rows in the order of
+    time, of whole days if the profile tells the hours apart. By another one they count as independent of each other,
+    and --alpha holds for rows that are: exit code 1 then says that the batch isn't like the reference, which rows that
+    resemble their neighbours can do without drift. Where the profile had too few windows to tell, a note says so.
 
     \b
     Example:
@@ -34,18 +47,23 @@ def command(ctx: click.Context, data: Path, profile: Path, alpha: float, min_psi
     """
     import msgspec
 
-    from pegel_agent.batch.check import check_file
+    from pegel_agent.batch.check import basis, check_file
     from pegel_agent.batch.text import batch_warning, check_text
     from pegel_agent.cli.profile import progress_bar
+    from pegel_agent.reference.keys import key_for
     from pegel_agent.reference.profile import load
 
     loaded = load(profile)
+    key = key_for(profile, loaded.category_key, category_key)
     with progress_bar(f"Reading {data.name}") as progress:
-        result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, progress=progress)
+        result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, key=key, progress=progress)
     if warning := batch_warning(result, psi_floor=min_psi):
         click.echo(f"warning: {data.name}: {warning}", err=True)
+    if result.design_effects == "unknown":
+        click.echo(f"note: {data.name}: {basis(result)}", err=True)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     else:
-        click.echo(check_text(result, data=data.name))
+        sentence = basis(result)
+        click.echo(f"{sentence[0].upper()}{sentence[1:]}.\n\n{check_text(result, data=data.name)}")
     ctx.exit(1 if result.drift else 0)

@@ -29,6 +29,10 @@ def command() -> None:
 @click.option("--score", metavar="COLUMN", help="How sure the model was, as a probability; profiled as a prediction.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave it out, as an id or a date. May be repeated.")
 @click.option("--categorical", multiple=True, metavar="COLUMN", help="Numbers that are names. May be repeated.")
+@click.option(
+    "--hash-categories", type=click.Path(path_type=Path), metavar="KEYFILE",
+    help="Name categories by a hash with the secret key in this file, which the sidecar then needs too.",
+)  # fmt: skip
 @click.option("--time", metavar="COLUMN", help="When a row was: a date in ISO 8601 or seconds since 1970.")
 @click.option("--window", metavar="WINDOW", help="With --time: the sidecar's window, 500 or 5m (the default).")
 @click.option("--model-name", default="", help="The model that the data is for.")
@@ -41,6 +45,7 @@ def build(
     score: str | None,
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
+    hash_categories: Path | None,
     time: str | None,
     window: str | None,
     model_name: str,
@@ -52,8 +57,14 @@ def build(
     each value that many rows share; a column of text gets a bin for each of its 64 most frequent values. Nothing that
     fewer than ten rows share is named in the profile, and a column of text without more, as an id, is left out.
 
+    Where inputs that are numbers explain each other, as a flat's area and its rooms do, up to ten such relations are
+    profiled too: they change when the inputs no longer go together, though each by itself looks as ever.
+
     With one --label and one --prediction the profile says how often the model was right on these rows, which is what
     labels that come later are compared with; with --score also how much its scores are worth.
+
+    With --hash-categories the profile, and so the metrics, name no category of any feature; `pegel sidecar`, `check`
+    and `backtest` take the same key with --category-key. The classes that labels are compared with keep their names.
 
     With --time Pegel learns how much rows resemble the rows before them, and how the hours of the day differ, so that
     neither passes for drift. Rows may be in any order; for a --window of rows, more than 33 million rows must be in
@@ -69,6 +80,7 @@ def build(
     """
     from pegel_agent.batch.text import order_note, reference_warning, short, what_it_can_show
     from pegel_agent.reference.build import Roles, build_profile
+    from pegel_agent.reference.keys import read_key
     from pegel_agent.reference.performance import PerformanceCollector
     from pegel_agent.reference.profile import save
     from pegel_agent.statistics.budget import parse_window
@@ -88,6 +100,7 @@ def build(
     compared = len(label) == len(prediction) == 1
     if score is not None and not compared:
         raise UserError("--score goes with one --label and one --prediction, to learn what a score is worth")
+    key = read_key(hash_categories) if hash_categories is not None else None
     with progress_bar(f"Reading {data.name}") as progress:
         profile = build_profile(
             data,
@@ -97,11 +110,14 @@ def build(
             created=now(),
             window=size,
             performance=PerformanceCollector(label[0], prediction[0], score) if compared else None,
+            key=key,
             progress=progress,
         )
     save(profile, output)
+    relations = len(profile.watched) - len(profile.features)
+    related = f" and {relations} relation{'s' * (relations != 1)}" if relations else ""
     click.echo(
-        f"{output}: profile {profile.hash} of {len(profile.features)} features from {profile.rows:,} rows; "
+        f"{output}: profile {profile.hash} of {len(profile.features)} features{related} from {profile.rows:,} rows; "
         f"{what_it_can_show(profile)}"
     )
     profiled = {feature.name for feature in profile.features}
@@ -152,7 +168,7 @@ def show(profile: Path, output: str) -> None:
                     {"bin": name, "rows": rows} for name, rows in zip(feature.bins.names, feature.counts, strict=True)
                 ],
             }
-            for feature in loaded.features
+            for feature in loaded.watched
         ],
     }
     click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

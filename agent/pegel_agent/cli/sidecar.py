@@ -41,6 +41,7 @@ _UPSTREAM = "127.0.0.1:8501"
 @click.option("--model-name", help="Label model_name; by default the profile's, else 'model'.")
 @click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
 @click.option("--profile", type=click.Path(), help="Reference profile; without one, the first traffic is learned.")
+@click.option("--category-key", type=click.Path(), metavar="FILE", help="The key of the profile's hashed categories.")
 @click.option("--window", default="5m", help="A window of time (5m) or of rows (500).")
 @click.option(
     "--false-alarms", metavar="BUDGET", help="False alarms at most: 1/30d (the default), or 1/8640w in windows."
@@ -63,6 +64,7 @@ def command(
     model_name: str | None,
     model_version: str | None,
     profile: str | None,
+    category_key: str | None,
     window: str,
     false_alarms: str | None,
     harmless_drift: float,
@@ -87,6 +89,7 @@ def command(
     """
     from pegel_exporters.serving import Address, read_token
 
+    from pegel_agent.reference.keys import key_for
     from pegel_agent.sidecar.settings import AnalyserSettings
     from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
     from pegel_agent.statistics.budget import budget_windows, parse_duration, parse_window
@@ -107,7 +110,11 @@ def command(
     size = _option("--window", parse_window, window)
     horizon = 0.0 if label_horizon.strip() == "0" else _option("--label-horizon", parse_duration, label_horizon)
     budget = _option("--false-alarms", lambda text: budget_windows(text, size), false_alarms)
-    named, version = _names(profile)
+    named, version, key_check = _names(profile)
+    if profile is not None:
+        key_for(profile, key_check, category_key)
+    elif category_key is not None:
+        raise UserError("--category-key goes with --profile")
     model_name, model_version = model_name or named or "model", model_version or version or "1"
     return run(
         ForwarderSettings(
@@ -123,6 +130,7 @@ def command(
                 model_name=model_name,
                 model_version=model_version,
                 profile=str(Path(profile).absolute()) if profile else None,
+                category_key=str(Path(category_key).absolute()) if category_key else None,
                 window_seconds=size.seconds,
                 window_rows=size.rows,
                 budget_windows=budget,
@@ -166,15 +174,17 @@ def _installed_version() -> str:
     return found.name.removeprefix("pegel-").removesuffix(".dist-info")
 
 
-def _names(profile: str | None) -> tuple[str, str]:
-    """Model name and version of a profile, read without the numeric libraries that the analyser reads it with."""
+def _names(profile: str | None) -> tuple[str, str, str]:
+    """Model name and version of a profile, and what tells its key from others, read without the numeric libraries that
+    the analyser reads it with."""
     if profile is None:
-        return "", ""
+        return "", "", ""
     import msgspec
 
     class Names(msgspec.Struct):
         model_name: str
         model_version: str
+        category_key: str = ""
 
     try:
         names = msgspec.json.decode(Path(profile).read_bytes(), type=Names)
@@ -182,7 +192,7 @@ def _names(profile: str | None) -> tuple[str, str]:
         raise UserError(f"cannot read the profile {profile}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise UserError(f"{profile} is not a profile: {error}") from error
-    return names.model_name, names.model_version
+    return names.model_name, names.model_version, names.category_key
 
 
 def _option(name: str, read: Callable[..., T], value: object) -> T:

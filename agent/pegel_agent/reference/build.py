@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.bins import numeric_bins
+from pegel_agent.reference.bins import CategoryBins, NumericBins, numeric_bins
 from pegel_agent.reference.columns import (
     Bins,
     Column,
     categories_of,
     choose_categories,
     feature_of,
+    hidden,
     in_first_half,
     positions_of,
 )
+from pegel_agent.reference.joint import MIN_INPUTS, Directions, find_relations, sample_step
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.order import RowOrder, in_order, order_of
 from pegel_agent.reference.performance import PerformanceCollector
 from pegel_agent.reference.profile import FORMAT, Profile
@@ -28,6 +32,7 @@ from pegel_agent.statistics.slots import FloatArray
 
 _SAMPLE_ROWS = 200_000
 _TRACKED_CATEGORIES = 200_000
+_MIXED_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,12 @@ class _Seen:
             self.numeric = self.numeric or bool(np.isfinite(values).any())
             self.sample.append(values[-first % stride :: stride])
 
+    @property
+    def mixed(self) -> bool:
+        """Whether nearly all of its texts are numbers, so that the others are mistakes more likely than names."""
+        numbers = sum(rows for text, rows in self.categories.items() if tables.is_number(text))
+        return _MIXED_SHARE * self.categories.total() <= numbers < self.categories.total()
+
     def thin(self) -> None:
         """Keep every second number."""
         self.sample = [np.concatenate(self.sample)[::2]] if self.sample else []
@@ -104,39 +115,76 @@ def build_profile(
     created: float,
     window: Window | None = None,
     performance: PerformanceCollector | None = None,
+    key: CategoryKey | None = None,
     progress: tables.Progress | None = None,
 ) -> Profile:
     """Read the file twice and return its profile, with the model's performance where a collector for it is given.
 
     Features are in the order of the columns; a column without a number or a text that ten rows share gets none. With a
-    time column, rows are also counted in the `window`s that the sidecar will have. Raises UserError for a file or
+    time column, rows are also counted in the `window`s that the sidecar will have. With a `key` categories are named by
+    it; the classes of `performance` keep their names. Raises UserError for a file or
     column that can't be profiled.
     """
     columns = roles.columns(path)
     tell = progress or (lambda _: None)
     order = RowOrder(window) if window is not None and roles.time is not None else None
-    seen, rows = _first_pass(
-        path, columns, roles=roles, order=order, performance=performance, progress=lambda share: tell(share / 2)
-    )
+    seen, rows, stride = _first_pass(
+        path, columns, roles=roles, order=order, performance=performance, key=key,
+        progress=lambda share: tell(share / 2),
+    )  # fmt: skip
     if not rows:
         raise UserError(f"{path} has no rows")
     found = {name: column.bins() for name, column in seen.items()}
     bins = {name: of for name, of in found.items() if of is not None}
     if not bins:
         raise UserError(f"{path} has no column to profile: none has a number, or a text that ten rows share")
-    numbers = order.finish(sum(len(of.slots) for of in bins.values())) if order else np.zeros(0, dtype=np.int64)
-    counted = _Counted(bins, len(numbers))
-    _second_pass(path, counted, seen, roles=roles, order=order, progress=lambda share: tell(0.5 + share / 2))
+    relations, of_relations = _relations(seen, bins, roles, stride=stride)
+    halved = frozenset(name for name, column in seen.items() if column.chosen) | of_relations.keys()
+    numbers = (
+        order.finish(sum(len(of.slots) for of in (*bins.values(), *of_relations.values())))
+        if order
+        else np.zeros(0, dtype=np.int64)
+    )
+    counted = _Counted(bins, of_relations, relations, halved, len(numbers))
+    _second_pass(path, counted, roles=roles, order=order, key=key, progress=lambda share: tell(0.5 + share / 2))
     features = [
         feature_of(name, "prediction" if name in roles.predictions else "input", of, counted.rows[name])
-        for name, of in bins.items()
+        for name, of in (bins | of_relations).items()
     ]
-    did = performance.result() if performance is not None else None
-    if order is None or window is None:
-        return Profile(FORMAT, created, model_name, model_version, rows, tuple(features), performance=did)
-    middles = counted.times / counted.window_rows
-    ordered = tuple(in_order(one, counted.windows[one.name].astype(np.int64), numbers, middles) for one in features)
-    return Profile(FORMAT, created, model_name, model_version, rows, ordered, order_of(len(numbers), window), did)
+    if order is not None:
+        middles = counted.times / counted.window_rows
+        features = [in_order(one, counted.windows[one.name].astype(np.int64), numbers, middles) for one in features]
+    return Profile(
+        FORMAT,
+        created,
+        model_name,
+        model_version,
+        rows,
+        tuple(features[: len(bins)]),
+        order_of(len(numbers), window) if order is not None and window is not None else None,
+        performance.result() if performance is not None else None,
+        key.check if key is not None else "",
+        relations.joint(tuple(features[len(bins) :])) if relations is not None else None,
+    )
+
+
+def _relations(
+    seen: Mapping[str, _Seen], bins: Mapping[str, Bins], roles: Roles, *, stride: int
+) -> tuple[Directions | None, dict[str, Bins]]:
+    """Relations between the inputs that are numbers, found in one half of the rows, and their bins in the other."""
+    inputs = [name for name, of in bins.items() if isinstance(of, NumericBins) and name not in roles.predictions]
+    if len(inputs) < MIN_INPUTS:
+        return None, {}
+    step = sample_step(sum(map(len, seen[inputs[0]].sample)), len(inputs))
+    sample = {name: np.concatenate(seen[name].sample)[::step] for name in inputs}
+    first = in_first_half(0, len(sample[inputs[0]]), step * stride)
+    found = find_relations({name: values[first] for name, values in sample.items()}, taken=seen.keys())
+    if found is None:
+        return None, {}
+    scores = found.scores({name: sample[name][~first] for name in found.inputs})
+    laid = {name: numeric_bins(values) for name, values in scores.items()}
+    of_relations: dict[str, Bins] = {name: of for name, of in laid.items() if of is not None}
+    return (found, of_relations) if len(of_relations) == len(scores) else (None, {})
 
 
 def _first_pass(
@@ -146,8 +194,10 @@ def _first_pass(
     roles: Roles,
     order: RowOrder | None,
     performance: PerformanceCollector | None,
+    key: CategoryKey | None,
     progress: tables.Progress,
-) -> tuple[dict[str, _Seen], int]:
+) -> tuple[dict[str, _Seen], int, int]:
+    """What was seen of each column, how many rows there are, and that every which of them is in the samples."""
     seen = {name: _Seen() for name in columns}
     rows, stride = 0, 1
     asked = dict.fromkeys((*_asked(columns, roles, order), *(performance.columns if performance is not None else ())))
@@ -155,9 +205,10 @@ def _first_pass(
         if performance is not None:
             performance.add(batch)
         for name, column in seen.items():
-            column.add(batch[name], first=rows, stride=stride)
+            values = batch[name]
+            column.add(hidden(values, key) if values.dtype == object else values, first=rows, stride=stride)
             if column.numeric and column.text:
-                raise UserError(f"{path}: column {name!r} has numbers and text; mend it, or pass --categorical {name}")
+                raise _mixed(path, name)
         if order is not None:
             order.see(_times(path, batch, roles, rows))
         rows += len(batch[columns[0]])
@@ -165,16 +216,34 @@ def _first_pass(
             stride *= 2
             for column in seen.values():
                 column.thin()
-    return seen, rows
+    for name, column in seen.items():
+        if column.mixed and name not in roles.categorical:
+            raise _mixed(path, name)
+    return seen, rows, stride
+
+
+def _mixed(path: Path, name: str) -> UserError:
+    return UserError(f"{path}: column {name!r} has numbers and text; mend it, or pass --categorical {name}")
 
 
 class _Counted:
     """What the second pass counts: rows (k,) by feature, and rows (windows, k) with the windows' times."""
 
-    def __init__(self, bins: Mapping[str, Bins], windows: int) -> None:
-        self.bins = bins
-        self.rows = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in bins.items()}
-        self.windows = {name: np.zeros((windows, len(of.slots)), dtype=np.int32) for name, of in bins.items()}
+    def __init__(
+        self,
+        of_columns: Mapping[str, Bins],
+        of_relations: Mapping[str, Bins],
+        relations: Directions | None,
+        halved: AbstractSet[str],
+        windows: int,
+    ) -> None:
+        self.columns = tuple(of_columns)
+        self.relations = relations
+        self.halved = halved
+        """Features of which one half of the rows decided what to count, so that the other is counted."""
+        self.bins = {**of_columns, **of_relations}
+        self.rows = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in self.bins.items()}
+        self.windows = {name: np.zeros((windows, len(of.slots)), dtype=np.int32) for name, of in self.bins.items()}
         self.times = np.zeros(windows)
         self.window_rows = np.zeros(windows, dtype=np.int64)
 
@@ -182,14 +251,14 @@ class _Counted:
 def _second_pass(
     path: Path,
     counted: _Counted,
-    seen: Mapping[str, _Seen],
     *,
     roles: Roles,
     order: RowOrder | None,
+    key: CategoryKey | None,
     progress: tables.Progress,
 ) -> None:
-    names = tuple(counted.bins)
-    texts = frozenset(name for name in names if seen[name].text)
+    names = counted.columns
+    texts = frozenset(name for name in names if isinstance(counted.bins[name], CategoryBins))
     first = 0
     for batch in tables.read(path, _asked(names, roles, order), text=texts, progress=progress):
         rows = len(batch[names[0]])
@@ -200,9 +269,12 @@ def _second_pass(
             kept = windows >= 0
             np.add.at(counted.times, windows[kept], times[kept])
             np.add.at(counted.window_rows, windows[kept], 1)
+        scores = counted.relations.scores(batch) if counted.relations is not None else {}
+        half = ~in_first_half(first, rows)
         for name, of in counted.bins.items():
-            positions, _ = positions_of(of, batch[name])
-            chosen = positions[~in_first_half(first, rows)] if seen[name].chosen else positions
+            values = scores[name] if name in scores else batch[name]
+            positions, _ = positions_of(of, hidden(values, key) if isinstance(of, CategoryBins) else values)
+            chosen = positions[half] if name in counted.halved else positions
             counted.rows[name] += np.bincount(chosen, minlength=len(of.slots))
             if windows is not None:
                 np.add.at(counted.windows[name], (windows[kept], positions[kept]), 1)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegel_agent.reference.bins import CategoryBins, NumericBins, category_bins, numeric_bins
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Role
 from pegel_agent.statistics.slots import IntArray
 
@@ -49,12 +50,13 @@ def categories_of(values: Column) -> Counter[str]:
     return Counter(text for text in values.tolist() if text is not None)
 
 
-def in_first_half(first: int, rows: int) -> NDArray[np.bool_]:
-    """A fixed choice (rows,) of about half of the rows from number `first` on, without a period that rows could share.
+def in_first_half(first: int, rows: int, step: int = 1) -> NDArray[np.bool_]:
+    """A fixed choice (rows,) of about half of the rows from number `first` on, or of every `step`-th of them, without a
+    period that rows could share.
 
     Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4): the top bit of the number times 2³²/φ.
     """
-    numbers = np.arange(first, first + rows, dtype=np.uint64)
+    numbers = np.arange(first, first + rows * step, step, dtype=np.uint64)
     half: NDArray[np.bool_] = (numbers * np.uint64(2_654_435_769) & np.uint64(0x8000_0000)) == 0
     return half
 
@@ -96,6 +98,16 @@ def feature_of(name: str, role: Role, bins: Bins, counts: IntArray) -> Feature:
     if isinstance(bins, CategoryBins):
         return Feature(name=name, kind="categorical", role=role, counts=rows, categories=bins.categories)
     return Feature(name=name, kind="numeric", role=role, counts=rows, edges=bins.edges)
+
+
+def hidden(values: Column, key: CategoryKey | None) -> Column:
+    """A column of categories (rows,) under the names that they have by the key, if there is one."""
+    if key is None:
+        return values
+    texts = (values if values.dtype == object else as_texts(values)).tolist()
+    names = {text: None if text is None else key.name_of(text) for text in set(texts)}
+    found: Column = np.array([names[text] for text in texts], dtype=object)
+    return found
 
 
 def as_texts(values: Column) -> Column:

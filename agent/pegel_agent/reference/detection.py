@@ -16,7 +16,7 @@ def detector_for(profile: Profile, *, windows: float, tolerance: float = 0.0) ->
     user calls harmless. By a reference whose design effects are unknown nothing is ever called drift. Raises
     ArithmeticError, LookupError or ValueError for a profile that can't be watched by.
     """
-    references = {feature.name: feature.reference for feature in profile.features}
+    references = {feature.name: feature.reference for feature in profile.watched}
     return Detector(references, Settings(windows, tolerance=tolerance, judged=is_judged(profile)))
 
 
@@ -32,7 +32,7 @@ def smallest_shift_of(profile: Profile) -> float:
         min(one.rows for one in reference.strata or (reference.whole,)) / reference.design_effects.get("up", 1.0)
         for reference in (feature.reference for feature in profile.features)
     ]
-    return smallest_shift(max(int(np.median(worth)), 1), len(profile.features))
+    return smallest_shift(max(int(np.median(worth)), 1), len(profile.watched))
 
 
 def stratum_of(profile: Profile, at: float | None) -> int:
@@ -40,7 +40,7 @@ def stratum_of(profile: Profile, at: float | None) -> int:
 
     0 where there is only one. Raises UserError where there are several and no time.
     """
-    if not any(feature.hours for feature in profile.features):
+    if not any(feature.hours for feature in profile.watched):
         return 0
     if at is None:
         raise UserError("the profile tells the hours of the day apart: rows need their times (--time)")

@@ -118,6 +118,37 @@ def unpacked(hours: bytes, bins: int) -> IntArray:
     return found.astype(np.int64).reshape(HOURS, bins)
 
 
+class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What other inputs leave unexplained of one, and the feature that its values are.
+
+    `loadings` say how much of each input is in it.
+    """
+
+    feature: Feature
+    loadings: tuple[float, ...]
+
+
+class Joint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Relations between `inputs`: a value is the sum of loading × (input − centre) / scale, each clipped at ±4 before.
+
+    Centres and scales are of the values without the hundredth part at either end. All are rounded, and of many rows.
+    """
+
+    inputs: tuple[str, ...]
+    centres: tuple[float, ...]
+    scales: tuple[float, ...]
+    relations: tuple[Relation, ...]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.centres), len(self.scales), *(len(relation.loadings) for relation in self.relations)}
+        if not self.relations or not self.inputs or sizes != {len(self.inputs)}:
+            raise ValueError("relations need inputs, and a centre, a scale and loadings for each")
+        if not all(0 < scale < math.inf for scale in self.scales):
+            raise ValueError("the scales of relations must be above 0")
+        if any(one.feature.kind != "numeric" or one.feature.role != "input" for one in self.relations):
+            raise ValueError("a relation must be numeric and an input")
+
+
 class _Header(msgspec.Struct):
     """What any version of a profile says of itself."""
 
@@ -137,24 +168,37 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """None where the rows had no time order, so that they are taken to be independent of each other."""
     performance: Performance | None = None
     """None where the reference rows had no labels and predictions."""
+    category_key: str = ""
+    """What tells the key by which categories are named from others; empty where they have their own names."""
+    joint: Joint | None = None
+    """Relations between the inputs; None where there is none to tell of."""
+
+    @cached_property
+    def watched(self) -> tuple[Feature, ...]:
+        """All features: those that are columns, then those that are computed from them."""
+        return (*self.features, *(relation.feature for relation in (self.joint.relations if self.joint else ())))
 
     @cached_property
     def hash(self) -> str:
         """Eight hexadecimal digits that change with the bins or counts: the label value of `reference`."""
-        counted = [(one.name, one.kind, one.role, one.counts, one.edges, one.categories) for one in self.features]
+        counted = [(one.name, one.kind, one.role, one.counts, one.edges, one.categories) for one in self.watched]
         return hashlib.sha256(msgspec.json.encode(counted)).hexdigest()[:8]
 
     def of_role(self, role: Role) -> "Profile | None":
-        """The profile with the features of one role; None where there are none."""
+        """The profile with the columns of one role and what is computed from them; None where there are none."""
         features = tuple(feature for feature in self.features if feature.role == role)
-        return msgspec.structs.replace(self, features=features) if features else None
+        joint = self.joint if role == "input" else None
+        return msgspec.structs.replace(self, features=features, joint=joint) if features else None
 
     def __post_init__(self) -> None:
-        names = [feature.name for feature in self.features]
-        if not names:
+        names = [feature.name for feature in self.watched]
+        if not self.features:
             raise ValueError("a profile needs a feature")
         if len(set(names)) < len(names):
             raise ValueError("two features have the same name")
+        numbers = {feature.name for feature in self.features if feature.role == "input" and feature.kind == "numeric"}
+        if self.joint is not None and not numbers.issuperset(self.joint.inputs):
+            raise ValueError("a relation is of an input that the profile has no numbers of")
         if not 1 <= self.rows <= _MOST_ROWS:
             raise ValueError(f"rows must be 1 or more, and not {self.rows}")
         if not 0 <= self.created < _YEAR_10000:
@@ -172,7 +216,7 @@ def load(path: str | Path) -> Profile:
         if header.format != FORMAT:
             raise ValueError(f"unknown format {header.format!r}")
         profile = msgspec.json.decode(data, type=Profile)
-        for feature in profile.features:
+        for feature in profile.watched:
             if sum(feature.counts) > profile.rows:
                 raise ValueError(f"feature {feature.name!r} counts {sum(feature.counts)} rows of {profile.rows}")
     except (msgspec.DecodeError, ValueError) as error:
@@ -187,7 +231,7 @@ def save(profile: Profile, path: str | Path) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n")
+                file.write(msgspec.json.format(msgspec.json.encode(profile), indent=0) + b"\n")
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

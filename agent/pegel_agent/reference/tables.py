@@ -73,13 +73,14 @@ def read(
 def first_text(values: Column) -> int:
     """The position of the first value (rows,) that is neither a number nor missing; 0 where there is none."""
     texts = ["" if value is None else str(value).strip() for value in values.tolist()]
-    no_numbers = [at for at, text in enumerate(texts) if text not in _MISSING_WORDS and not _is_number(text)]
+    no_numbers = [at for at, text in enumerate(texts) if text not in _MISSING_WORDS and not is_number(text)]
     # Where decimal commas are numbers they don't stand out; where they aren't, they are found if nothing else is.
-    without_commas = (at for at in no_numbers if not _is_number(texts[at].replace(",", ".", 1)))
+    without_commas = (at for at in no_numbers if not is_number(texts[at].replace(",", ".", 1)))
     return next(without_commas, no_numbers[0] if no_numbers else 0)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a text says a number."""
     try:
         float(text)
     except ValueError:

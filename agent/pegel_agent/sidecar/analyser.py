@@ -28,6 +28,7 @@ from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Renderer
 from pegel_exporters.serving import Request, Response, serve, text
 
 from pegel_agent.reference import profile as profiles
+from pegel_agent.reference.keys import key_for
 from pegel_agent.sidecar import feedback, frames
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.paths import PROTOCOLS
@@ -257,8 +258,11 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) 
 def _analyser(settings: AnalyserSettings, now: float) -> Analyser:
     """Raises UserError for a profile that cannot be read or watched."""
     profile = profiles.load(settings.profile) if settings.profile else None
+    key = None
+    if settings.profile is not None and profile is not None:
+        key = key_for(settings.profile, profile.category_key, settings.category_key)
     model, window = (settings.model_name, settings.model_version), Window(settings.window_seconds, settings.window_rows)
-    told = MonitorSettings(*model, window, settings.budget_windows, settings.tolerance)
+    told = MonitorSettings(*model, window, settings.budget_windows, settings.tolerance, key)
     try:
         monitor = Monitor(told, profile, now)
     except (ArithmeticError, LookupError, ValueError) as error:

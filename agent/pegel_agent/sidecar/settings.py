@@ -23,4 +23,6 @@ class AnalyserSettings(msgspec.Struct, frozen=True):
     """
     memory_bytes: int = 96 << 20
     """What the analyser may have in memory: with the forwarder's 32 MiB it is the container's limit of 128 MiB."""
+    category_key: str | None = None
+    """The file with the key by which the profile's categories are named."""
     log_format: Format = "text"

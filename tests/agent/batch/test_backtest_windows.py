@@ -69,6 +69,29 @@ def hours(*of: float) -> Any:
     return np.array([START + 3_600 * hour for hour in of])
 
 
+def test_relations_between_inputs_are_watched_as_the_sidecar_does(tmp_path: Path) -> None:
+    def flats(seed: int, size: int, noise: float) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
+        area = rng.normal(80, 20, size)
+        rest = np.sqrt(1 - noise**2)
+        rent = 20 * (rest * (area - 80) / 20 + noise * rng.normal(size=size))
+        area[rng.random(size) < 0.02] = np.nan
+        return {"area": area, "age": rng.normal(40, 10, size), "rent": rent}
+
+    reference = tmp_path / "reference.parquet"
+    pyarrow.parquet.write_table(pa.table(flats(1, 10_000, 0.3)), reference)
+    related = build_profile(reference, roles=Roles(), model_name="m", model_version="1", created=1.5)
+    traffic = joined(flats(2, 3_000, 0.3), flats(3, 2_000, 0.4))
+    result = run(related, csv(tmp_path, traffic), window=Window(rows=500), budget=4 * 8_640.0)
+    sidecar = monitor(related)  # in which the data have a quarter of 8,640 windows
+    for start in range(0, 5_000, 250):
+        part = slice(start, start + 250)
+        sidecar.add(exchange(numbers(np.column_stack([of[part] for of in traffic.values()]), list(traffic))), 0.0)
+    assert evidence(result) == pytest.approx([point.evidence for point in state(sidecar).history])
+    assert {"relation of area to rent", "relation of rent to area"}.intersection(result.alarms[0].features)
+    assert 6 < result.alarms[0].window <= 9
+
+
 def test_the_evidence_is_the_sidecar_s_on_the_same_rows_in_the_same_windows(tmp_path: Path, profile: Profile) -> None:
     inputs = msgspec.structs.replace(profile, features=profile.features[:2])
     traffic = joined(rows(2, 5_000), rows(3, 1_500, shift=0.15))
@@ -228,7 +251,7 @@ def test_a_value_of_the_wrong_kind_counts_as_missing_and_is_pointed_out(tmp_path
     result = run(profile, csv(tmp_path, columns | {"age": np.array(ages, dtype=object)}), window=Window(rows=500))
     assert result.features["age"].invalid == 1
     assert result.features["age"].current[-1] == 2 / 500
-    assert notes(result, data="traffic.csv") == ["1 value of age say no number and count as missing"]
+    assert notes(result, data="traffic.csv") == ["1 value of age without a number, counted as missing"]
 
 
 @pytest.mark.parametrize(

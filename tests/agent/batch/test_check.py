@@ -5,10 +5,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from pegel_agent.batch.check import CheckResult, check_file
+from pegel_agent.batch.check import CheckResult, basis, check_file
 from pegel_agent.batch.text import check_text
+from pegel_agent.reference.build import Roles, build_profile
 from pegel_agent.reference.columns import learn_feature
-from pegel_agent.reference.profile import FORMAT, Profile
+from pegel_agent.reference.profile import FORMAT, Order, Profile, packed
 from pegel_exporters.errors import UserError
 
 CITIES = np.array(["Ulm", "Köln", "Berlin"], dtype=object)
@@ -101,3 +102,54 @@ def test_a_csv_that_does_not_fit_the_profile_is_refused_in_one_line(
 def test_a_result_is_json_that_comes_back(tmp_path: Path, profile: Profile) -> None:
     result = check_file(profile, csv(tmp_path, *columns(5, 500, shift=1.0)), alpha=0.001)
     assert msgspec.json.decode(msgspec.json.encode(result), type=CheckResult) == result
+
+
+@pytest.mark.parametrize(
+    ("order", "said", "words"),
+    [
+        (None, "assumed", "the profile's rows had no time order: rows count as independent"),
+        (Order("300s", 7, "unknown"), "unknown", "too few windows to tell how much rows resemble their neighbours"),
+        (Order("300s", 99, "measured"), "measured", "by the profile's design effects, up to 19 (age)"),
+    ],
+)
+def test_a_result_says_whether_rows_were_taken_to_be_independent(
+    tmp_path: Path, profile: Profile, order: Order | None, said: str, words: str
+) -> None:
+    age, city = profile.features
+    if said == "measured":
+        age = msgspec.structs.replace(age, design_effects={"up": 19.0, "down": 19.0, "missing": 1.0})
+    known = msgspec.structs.replace(profile, order=order, features=(age, city))
+    moved = csv(tmp_path, *columns(6, 500, shift=0.3))
+    result = check_file(known, moved, alpha=0.001)
+    assert (result.design_effects, result.by_hour) == (said, False)
+    assert words in basis(result)
+    assert result.drift == (said != "measured"), "19 rows alike show nothing of so small a shift"
+    assert result.features["age"].design_effect == (19 if said == "measured" else 1)
+
+
+def test_a_profile_that_tells_hours_apart_asks_for_whole_days(tmp_path: Path, profile: Profile) -> None:
+    age, city = profile.features
+    by_hour = np.tile(np.array(age.counts), (24, 1)) + 1
+    age = msgspec.structs.replace(age, hours=packed(by_hour), design_effects={"up": 1.5})
+    known = msgspec.structs.replace(profile, order=Order("300s", 99, "measured"), features=(age, city))
+    result = check_file(known, csv(tmp_path, *columns(7, 500)), alpha=0.001)
+    assert result.by_hour
+    assert "a batch that isn't of whole days can look like drift" in basis(result)
+
+
+def test_a_relation_that_breaks_is_drift_though_every_column_is_as_it_was(tmp_path: Path) -> None:
+    def pairs(seed: int, rows: int, correlation: float) -> Path:
+        rng = np.random.default_rng(seed)
+        path = tmp_path / f"{seed}.csv"
+        z = rng.normal(size=(rows, 3))
+        z[:, 1] = correlation * z[:, 0] + np.sqrt(1 - correlation**2) * z[:, 1]
+        np.savetxt(path, z, delimiter=",", header="a,b,c", comments="", fmt="%.4f")
+        return path
+
+    built = build_profile(pairs(1, 10_000, 0.9), roles=Roles(), model_name="", model_version="", created=0.0)
+    same = check_file(built, pairs(2, 2_000, 0.9), alpha=0.001)
+    assert not same.drift
+    broken = check_file(built, pairs(3, 2_000, 0.6), alpha=0.001)
+    ((name, found),) = ((name, found) for name, found in broken.features.items() if found.drifted)
+    assert name.startswith("relation of ")
+    assert found.direction == "wider"

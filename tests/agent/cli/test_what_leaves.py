@@ -15,8 +15,10 @@ from pegel_agent.batch.leaves import leaves_of
 from pegel_agent.cli.main import pegel
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.performance import Performance
-from pegel_agent.reference.profile import FORMAT, Profile, save
-from pegel_exporters.catalogue import CATALOGUE
+from pegel_agent.reference.profile import FORMAT, Profile, load, save
+from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
+from pegel_agent.statistics.budget import Window
+from pegel_exporters.catalogue import CATALOGUE, FEATURE_ROWS
 
 from tests.agent.sidecar.tap.tap_process import Tap, model, read_message, tap, until
 
@@ -34,6 +36,26 @@ def profile() -> Profile:
     }
     features = [learn_feature(name, "prediction" if name == "price" else "input", columns[name]) for name in columns]
     return Profile(FORMAT, 1_700_000_000.0, "churn", "3", 5_000, tuple(one for one in features if one is not None))
+
+
+def test_relations_between_inputs_are_listed_like_features(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    area = rng.normal(80, 20, 2_000)
+    rows = zip(area, area / 20 + rng.normal(size=2_000), rng.normal(size=2_000), strict=True)
+    (tmp_path / "flats.csv").write_text("area,rooms,age\n" + "".join(f"{a:.2f},{b:.2f},{c:.2f}\n" for a, b, c in rows))
+    built = CliRunner().invoke(
+        pegel, ["profile", "build", str(tmp_path / "flats.csv"), "-o", str(tmp_path / "flats.json")]
+    )
+    assert "3 features and 1 relation from 2,000 rows" in built.stdout
+    listing = listed(tmp_path / "flats.json")
+    related = next(name for name in listing["features"] if name.startswith("relation of "))
+    families = Monitor(
+        MonitorSettings("m", "1", Window(rows=500), 8640.0), load(tmp_path / "flats.json"), 0.0
+    ).families()
+    published = {labels[2:4] for one in families if one.metric == FEATURE_ROWS for labels in one.samples}
+    assert published == {(name, of) for name, one in listing["features"].items() for of in one["bins"]}
+    assert related in {name for name, _ in published}
+    assert related[:20] in CliRunner().invoke(pegel, ["profile", "show", str(tmp_path / "flats.json")]).stdout
 
 
 @pytest.fixture

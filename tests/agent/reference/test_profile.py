@@ -102,7 +102,7 @@ def test_a_foreign_file_is_refused_with_its_name(tmp_path: Path, text: str, word
 def test_counts_that_do_not_fit_the_bins_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "profile.json"
     save(PROFILE, path)
-    path.write_text(path.read_text().replace('"categories": [\n', '"categories": ["Bonn", \n'))
+    path.write_text(path.read_text().replace('"categories": [', '"categories": ["Bonn", '))
     with pytest.raises(UserError, match="3 counts for 4 bins"):
         load(path)
 

@@ -1,15 +1,18 @@
 """The fixed-sample test keeps its level, and finds what a batch can show."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pegel_agent.reference.columns import Column, count_columns, learn_feature
+from pegel_agent.reference.order import in_order
 from pegel_agent.reference.profile import Feature
 from pegel_agent.statistics.batch_test import Counts, Measures, compare, holm_level
-from scipy import stats
+from pegel_agent.statistics.slots import Slot
+from scipy import signal, stats
 
 Draw = Callable[[np.random.Generator, int], Column]
 
@@ -34,14 +37,29 @@ def words(rng: np.random.Generator, rows: int) -> Column:
     return np.array([f"w{rank}" for rank in rng.zipf(1.5, rows)], dtype=object)
 
 
+def alike(rng: np.random.Generator, rows: int) -> Column:
+    """With a correlation of 0.9 from row to row, so that 19 rows are worth one."""
+    return signal.lfilter([1.0], [1.0, -0.9], rng.normal(size=rows + 200) * np.sqrt(1 - 0.9**2))[200:]
+
+
 def learned(draw: Draw, rng: np.random.Generator, rows: int) -> Feature:
     feature = learn_feature("x", "input", draw(rng, rows))
     assert feature is not None
     return feature
 
 
+def learned_in_order(draw: Draw, rng: np.random.Generator) -> Feature:
+    """From 10,000 rows in 20 windows."""
+    values = draw(rng, 10_000)
+    feature = learn_feature("x", "input", values)
+    assert feature is not None
+    by_window = np.array([count_columns(feature, part)[0] for part in np.split(values, 20)])
+    return in_order(feature, by_window, np.arange(20))
+
+
 def against(feature: Feature, values: Column) -> Counts:
-    return Counts(count_columns(feature, values)[0], np.array(feature.counts), feature.bins.slots)
+    counts = count_columns(feature, values)[0]
+    return Counts(counts, np.array(feature.counts), feature.bins.slots, feature.design_effects, feature.heterogeneity)
 
 
 def measure(reference: Column, batch: Column, *, alpha: float = 0.001) -> Measures:
@@ -63,6 +81,61 @@ def test_batches_without_drift_raise_some_alarms_and_no_more_than_alpha_says() -
             batch = {f"f{i}": against(features[i], draw(rng, 500)) for i, draw in enumerate(draws)}
             alarms += any(m.drifted for m in compare(batch, alpha=alpha, psi_floor=0).values())
     assert 0 < alarms <= stats.binom.ppf(0.9999, 400, alpha)
+
+
+def test_rows_like_their_neighbours_raise_no_more_alarms_where_the_design_effects_are_known() -> None:
+    rng = np.random.default_rng(21)
+    alarms = unaware = 0
+    for _ in range(10):
+        features = [learned_in_order(alike, rng) for _ in range(5)]
+        for rows in (200, 500, 2_000) * 5:
+            batch = {f"f{i}": against(feature, alike(rng, rows)) for i, feature in enumerate(features)}
+            alarms += any(m.drifted for m in compare(batch, alpha=0.05).values())
+            plain = {name: replace(counts, design_effects={}) for name, counts in batch.items()}
+            unaware += any(m.drifted for m in compare(plain, alpha=0.05).values())
+    assert alarms <= stats.binom.ppf(0.9999, 150, 0.05)
+    assert unaware > 140
+
+
+@pytest.mark.parametrize(("draw", "shift"), [(alike, 1.5), (normal, 0.25)])
+def test_a_shift_is_found_by_a_reference_in_time_order(draw: Draw, shift: float) -> None:
+    rng = np.random.default_rng(22)
+    found = [
+        compare(
+            {f"f{i}": against(learned_in_order(draw, rng), draw(rng, 2_000) + shift) for i in range(5)}, alpha=0.001
+        )
+        for _ in range(4)
+    ]
+    assert all(m.drifted and m.direction == "up" for one in found for m in one.values())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 20])
+def test_a_tiny_batch_raises_no_more_alarms_than_alpha_says(rows: int) -> None:
+    rng = np.random.default_rng(23)
+    draws = (normal, amounts, events, gaps, words)
+    features = [learned(draw, rng, 10_000) for draw in draws]
+    alarms = 0
+    for _ in range(400):
+        batch = {f"f{i}": against(features[i], draw(rng, rows)) for i, draw in enumerate(draws)}
+        alarms += any(m.drifted for m in compare(batch, alpha=0.05).values())
+    assert alarms <= stats.binom.ppf(0.9999, 400, 0.05)
+
+
+def test_a_few_missing_values_are_found_though_the_others_resemble_their_neighbours() -> None:
+    rng = np.random.default_rng(24)
+    feature = learned_in_order(alike, rng)
+    batch = alike(rng, 500)
+    batch[:6] = np.nan
+    found = compare({"x": against(feature, batch)}, alpha=0.001)["x"]
+    assert (found.drifted, found.direction) == (True, "missing")
+
+
+def test_what_windows_differ_by_anyway_is_no_drift() -> None:
+    slots = (Slot.BELOW, Slot.INTERVAL, Slot.INTERVAL, Slot.ABOVE, Slot.MISSING)
+    counts = Counts(np.array([0, 400, 600, 0, 0]), np.array([0, 5_000, 5_000, 0, 0]), slots)
+    assert compare({"x": counts}, alpha=0.001)["x"].drifted
+    measured = compare({"x": replace(counts, heterogeneity=0.05)}, alpha=0.001)["x"]
+    assert (measured.drifted, measured.psi_limit) == (False, 0.05)
 
 
 @pytest.mark.parametrize(("shift", "direction"), [(0.25, "up"), (-0.25, "down")])

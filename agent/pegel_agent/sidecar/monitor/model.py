@@ -14,6 +14,7 @@ import msgspec
 from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, LabelValues
 
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, Role
 from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.columns import Layout, Places, Shape, Waiting, layout_of, roles, shape_of
@@ -41,13 +42,15 @@ _MAX_SHAPE_CHARACTERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """`budget_windows`: windows between false alarms of any kind. `tolerance`: the χ² of drift called harmless."""
+    """`budget_windows`: windows between false alarms of any kind. `tolerance`: the χ² of drift called harmless. `key`:
+    by which the profile's categories are named, if they are."""
 
     model_name: str
     model_version: str
     window: Window
     budget_windows: float
     tolerance: float = 0.0
+    key: CategoryKey | None = None
     learn_rows: int = MIN_ROWS
     learn_windows: int = MIN_WINDOWS
 
@@ -199,7 +202,8 @@ class Monitor:
         return True
 
     def _watching(self, profile: Profile) -> Watch:
-        return Watch(profile, budget_windows=self._settings.budget_windows, tolerance=self._settings.tolerance)
+        settings = self._settings
+        return Watch(profile, budget_windows=settings.budget_windows, tolerance=settings.tolerance, key=settings.key)
 
     def _learning_of(self, layout: Layout) -> Learning:
         settings = self._settings

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pegel_agent.reference.columns import Column, count_columns
+from pegel_agent.reference.columns import Column, count_columns, hidden
 from pegel_agent.reference.detection import detector_for, is_judged, smallest_shift_of, stratum_of
+from pegel_agent.reference.joint import directions_of
+from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, Role
 from pegel_agent.sidecar.monitor.columns import as_numbers
 from pegel_agent.statistics import distances
@@ -89,20 +91,25 @@ class Watch:
     """All features of a profile: the data in one evidence process, the predictions in another.
 
     `budget_windows` is the model's whole budget, the mean number of windows between false alarms, of which each process
-    has its share. Raises ArithmeticError, LookupError or ValueError for a profile that says nothing to be watched by.
+    has its share; by `key` the profile's categories are named. Raises ArithmeticError, LookupError or ValueError for a
+    profile that says nothing to be watched by.
     """
 
-    def __init__(self, profile: Profile, *, budget_windows: float, tolerance: float) -> None:
+    def __init__(
+        self, profile: Profile, *, budget_windows: float, tolerance: float, key: CategoryKey | None = None
+    ) -> None:
         self.profile = profile
+        self._key = key
         self.judged = is_judged(profile)
         self.smallest_shift = smallest_shift_of(profile)
-        self.features = {feature.name: WatchedFeature(feature) for feature in profile.features}
+        self.features = {feature.name: WatchedFeature(feature) for feature in profile.watched}
         self._detectors: dict[Role, Detector] = {}
         parts: dict[Role, Part] = {"input": "data_drift", "prediction": "prediction_drift"}
         for role, part in parts.items():
             if (of_role := profile.of_role(role)) is not None:
                 windows = share_of(budget_windows, part)
                 self._detectors[role] = detector_for(of_role, windows=windows, tolerance=tolerance)
+        self._relations = directions_of(profile.joint) if profile.joint is not None else None
         self._alpha = 1 / (budget_windows * len(self.features))
         self._verdicts: dict[Role, Verdict] = {}
 
@@ -126,7 +133,12 @@ class Watch:
         for name, values in columns.items():
             watched = self.features.get(name)
             if watched is not None:
-                watched.add(values)
+                watched.add(hidden(values, self._key) if watched.feature.kind == "categorical" else values)
+        if self._relations is not None and columns.keys() >= frozenset(self._relations.inputs):
+            inputs = {name: columns[name] for name in self._relations.inputs}
+            numbers = {name: as_numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
+            for name, values in self._relations.scores(numbers).items():
+                self.features[name].add(values)
 
     def close_window(self, middle: float | None = None) -> Verdict | None:
         """End the open window, whose middle was at this Unix time, and return the verdict on the data.
