@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-unit lint bench pictures lock tools
+.PHONY: help setup demo test test-unit test-peers lint bench pictures lock tools
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,11 @@ test-unit: $(VENV)/.test-ready ## pure tests: no network, no process
 
 test: $(VENV)/.test-ready tools lint ## everything that CI runs
 	$(BIN)/python -m pytest
+
+test-peers: $(VENV)/.test-ready ## the same figures as Evidently, scipy and NannyML (environments of 1 GB each)
+	@PYTHON=$(CURDIR)/$(BIN)/python benchmarks/install-evidently >/dev/null
+	@PYTHON=$(CURDIR)/$(BIN)/python benchmarks/install-nannyml >/dev/null
+	$(BIN)/python -m pytest tests/peers/against_*.py
 
 bench: $(VENV)/.test-ready ## measure the budgets, side by side (BENCH_SECONDS bounds each part)
 	@benchmarks/install-tools

@@ -23,12 +23,12 @@ Found = dict[str, float]
 
 
 def write_rows(folder: Path) -> None:
-    """Half the features normal, half log-normal; the first has moved by a quarter of a standard deviation."""
+    """Half the features normal, half log-normal; the first has moved by half a standard deviation."""
     random_numbers = np.random.default_rng(1)
     for name, count in ROWS.items():
         rows = random_numbers.normal(size=(count, FEATURES))
         if name != "reference":
-            rows[:, 0] += 0.25
+            rows[:, 0] += 0.5
         rows[:, FEATURES // 2 :] = np.exp(rows[:, FEATURES // 2 :])
         np.save(folder / f"{name}.npy", rows)
 
