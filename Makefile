@@ -39,7 +39,7 @@ lint: $(VENV)/.test-ready ## style, types, floors
 	$(BIN)/lint-imports
 
 test-unit: $(VENV)/.test-ready ## pure tests: no network, no process
-	$(BIN)/python -m pytest -m "not integration"
+	$(BIN)/python -m pytest -n auto -m "not integration"
 
 test: $(VENV)/.test-ready tools lint ## everything that CI runs
 	$(BIN)/python -m pytest
