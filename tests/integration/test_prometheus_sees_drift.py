@@ -156,7 +156,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                 send(found, traffic, rng, 40)
                 found.quiet_detected += [value for _, value in found.server.query("ml_data_drift_detected")]
                 found.quiet_alerts += [labels["alertname"] for labels, _ in found.server.query("ALERTS")]
-            found.busy_at = time.time() - 1.5  # so that the last scrape before it is in
+            found.busy_at = round(time.time() - 1.5, 3)  # so that the last scrape before it is in
             give_up = time.monotonic() + 60
             while "DataDriftDetected" not in found.alerts and time.monotonic() < give_up:
                 send(found, traffic, rng, 20, income=1.35)
