@@ -45,16 +45,14 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1, nearly as Kubernetes reads it: dates and unknown tags stay texts, keys are texts, and none is twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        own = [key for key, _ in node.value if key.tag != _MERGE]
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != _MERGE:
+                if _key(key) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{_key(key)!r} is given twice", key.start_mark)
+                seen.add(_key(key))
         self.flatten_mapping(node)
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            found[_key(key)] = self.construct_object(value, deep=True)
-        names = [_key(key) for key in own]
-        twice = next((key for place, key in enumerate(own) if names[place] in names[:place]), None)
-        if twice is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"{_key(twice)!r} is given twice", twice.start_mark)
-        return found
+        return {_key(key): self.construct_object(value, deep=True) for key, value in node.value}
 
     def construct_map(self, node: yaml.Node) -> Any:
         assert isinstance(node, yaml.MappingNode)
@@ -181,7 +179,7 @@ def _apart(value: Any) -> Any:
 
 def with_value(document: Document, value: Any) -> str:
     """The document's text when it is to say `value`. Raises UserError where the rest would not stay as it is."""
-    if value == document.value and _same_order(value, document.value):
+    if _same(value, document.value):
         return document.text
     if document.is_json:
         indent = re.search(r"^( +)\S", document.text, re.MULTILINE)
@@ -250,7 +248,7 @@ def _carry(tree: Any, before: Any, after: Any) -> Any:
         for place, (key, value) in enumerate(after.items()):
             if key not in before:
                 tree.insert(place, _written(key), _written(value))
-            elif before[key] != value or not _same_order(before[key], value):
+            elif not _same(before[key], value):
                 tree[written[key]] = _carry(tree[written[key]], before[key], value)
         return tree
     if isinstance(tree, CommentedSeq) and isinstance(before, list) and isinstance(after, list):
@@ -273,7 +271,7 @@ def _carry_items(tree: CommentedSeq, before: list[Any], after: list[Any]) -> Com
     """Items keep their place when they have a counterpart: the item at their place, or else the one of their name."""
     if len(before) == len(after):
         for place, value in enumerate(after):
-            if before[place] != value or not _same_order(before[place], value):
+            if not _same(before[place], value):
                 tree[place] = _carry(tree[place], before[place], value)
         return tree
     names = [_name(each) for each in after]
@@ -285,7 +283,7 @@ def _carry_items(tree: CommentedSeq, before: list[Any], after: list[Any]) -> Com
         old = next((each for each in kept if each == value or (_name(each) and _name(each) == _name(value))), None)
         if old is None:
             tree.insert(place, _written(value))
-        elif old != value or not _same_order(old, value):
+        elif not _same(old, value):
             tree[place] = _carry(tree[place], old, value)
     return tree
 
@@ -294,13 +292,13 @@ def _name(item: Any) -> Any:
     return item.get("name") if isinstance(item, dict) else None
 
 
-def _same_order(one: Any, other: Any) -> bool:
-    """Whether equal values have their keys in the same order too."""
+def _same(one: Any, other: Any) -> bool:
+    """Whether values are equal and have their keys in the same order."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(_same_order(one[key], other[key]) for key in one)
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return all(map(_same_order, one, other))
-    return True
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
 def _step(tree: Any) -> int:
