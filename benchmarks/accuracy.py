@@ -1,9 +1,7 @@
 """Accuracy expected without labels against what it turned out to be, beside NannyML's CBPE. Takes half a minute."""
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 from measuring.figures import aligned
+from measuring.peers import python_of
 from pegel_agent.reference.performance import Performance, PerformanceCollector
 from pegel_agent.statistics.estimation import expected_accuracy
 from pegel_agent.statistics.slots import FloatArray
@@ -74,17 +73,12 @@ def pegel(performance: Performance, windows: FloatArray) -> list[float]:
 
 def nannyml(reference: FloatArray, windows: FloatArray) -> list[float]:
     """The same by CBPE, in NannyML's environment."""
-    environment = subprocess.run(
-        [_HERE / "install-nannyml"], env=os.environ | {"PYTHON": sys.executable},
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if environment.returncode != 0:
-        raise click.ClickException("NannyML's environment could not be built")
+    python = python_of("nannyml")
     with tempfile.TemporaryDirectory(prefix="pegel-bench-") as folder:
         np.save(Path(folder, "reference.npy"), reference)
         np.save(Path(folder, "windows.npy"), windows)
         done = subprocess.run(
-            [Path(environment.stdout.strip(), "bin", "python"), _HERE / "contenders" / "nannyml_accuracy.py", folder],
+            [python, _HERE / "contenders" / "nannyml_accuracy.py", folder],
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     if done.returncode != 0:

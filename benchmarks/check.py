@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from measuring.figures import aligned
+from measuring.peers import python_of
 
 REFERENCE = 10_000
 SIZES = ((50, 10_000), (50, 100_000), (200, 10_000), (200, 100_000))
@@ -74,13 +75,7 @@ def main(seconds: float) -> None:
     Example, all sizes:
       .venv/bin/python benchmarks/check.py --seconds 600
     """
-    environment = subprocess.run(
-        [_HERE / "install-evidently"], env=os.environ | {"PYTHON": sys.executable},
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if environment.returncode != 0:
-        raise click.ClickException("Evidently's environment could not be built")
-    evidently = Path(environment.stdout.strip(), "bin", "python")
+    evidently = python_of("evidently")
     pegel = Path(sys.executable).with_name("pegel")
     random_numbers = np.random.default_rng(1)
     lines: list[tuple[str, ...]] = []

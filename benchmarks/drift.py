@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 from measuring.figures import Figure, median_and_spread, table
+from measuring.peers import python_of
 
 FEATURES = 50
 ROWS = {"reference": 10_000, "batch": 10_000, "window": 500}
@@ -87,13 +88,7 @@ def main(seconds: float) -> None:
     Example, a single round:
       .venv/bin/python benchmarks/drift.py --seconds 1
     """
-    environment = subprocess.run(
-        [_HERE / "install-evidently"], env=os.environ | {"PYTHON": sys.executable},
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if environment.returncode != 0:
-        raise click.ClickException("Evidently's environment could not be built")
-    python = Path(environment.stdout.strip(), "bin", "python")
+    python = python_of("evidently")
     pegel: list[Found] = []
     evidently: list[Found] = []
     with tempfile.TemporaryDirectory(prefix="pegel-bench-") as name:

@@ -7,7 +7,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 import numpy as np
 from measuring.delays import AT_MOST, BUDGET, REFERENCES, Delays, correlation_seen
 from measuring.figures import aligned
+from measuring.peers import python_of
 from measuring.quiet import FEATURES, Cell, cells, words
 
 ROWS = 500
@@ -30,12 +30,7 @@ _HERE = Path(__file__).parent
 
 def peer(name: str, random_numbers: np.random.Generator) -> list[str]:
     """A line of what a peer's defaults say of quiet windows, and of windows whose first feature has moved."""
-    environment = subprocess.run(
-        [_HERE / f"install-{name}"], env=os.environ | {"PYTHON": sys.executable},
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-    if environment.returncode != 0:
-        raise click.ClickException(f"the environment of {name} could not be built")
+    python = python_of(name)
     with tempfile.TemporaryDirectory(prefix="pegel-bench-") as folder:
         windows = PEER_WINDOWS[name]
         click.echo(f"false alarms: {name}, {windows} windows twice", err=True)
@@ -45,7 +40,7 @@ def peer(name: str, random_numbers: np.random.Generator) -> list[str]:
         drifted[:, :, 0] += SHIFT
         np.save(Path(folder, "drifted.npy"), drifted)
         done = subprocess.run(
-            [Path(environment.stdout.strip(), "bin", "python"), _HERE / "contenders" / f"{name}_windows.py", folder],
+            [python, _HERE / "contenders" / f"{name}_windows.py", folder],
             env=os.environ | {"PYTHONPATH": str(_HERE), "DO_NOT_TRACK": "1"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
