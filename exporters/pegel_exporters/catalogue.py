@@ -12,6 +12,7 @@ MetricType = Literal["counter", "gauge", "histogram"]
 
 _MODEL = ("model_name", "model_version")
 _GPU = ("uuid", "gpu")
+_MIG = (*_GPU, "mig_uuid", "mig_profile")
 
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -223,11 +224,168 @@ GPU_MEMORY_UTILIZATION = Metric(
 )  # fmt: skip
 GPU_MEMORY_USED = Metric("nvidia_gpu_memory_used_bytes", "gauge", "Framebuffer memory in use.", _GPU)
 GPU_MEMORY_TOTAL = Metric("nvidia_gpu_memory_total_bytes", "gauge", "Framebuffer memory.", _GPU)
+GPU_ENCODER_UTILIZATION = Metric(
+    "nvidia_gpu_encoder_utilization_ratio",
+    "gauge",
+    "Share of the sample period in which the encoder ran, 0 to 1.",
+    _GPU,
+)
+GPU_DECODER_UTILIZATION = Metric(
+    "nvidia_gpu_decoder_utilization_ratio",
+    "gauge",
+    "Share of the sample period in which the decoder ran, 0 to 1.",
+    _GPU,
+)
+GPU_MEMORY_RESERVED = Metric(
+    "nvidia_gpu_memory_reserved_bytes", "gauge", "Framebuffer memory that the driver and the firmware keep.", _GPU
+)
+GPU_BAR1_USED = Metric("nvidia_gpu_bar1_used_bytes", "gauge", "BAR1 address space in use.", _GPU)
+GPU_BAR1_TOTAL = Metric("nvidia_gpu_bar1_total_bytes", "gauge", "BAR1 address space.", _GPU)
 GPU_POWER = Metric("nvidia_gpu_power_watts", "gauge", "Power drawn.", _GPU)
 GPU_POWER_LIMIT = Metric("nvidia_gpu_power_limit_watts", "gauge", "Power limit in force.", _GPU)
+GPU_POWER_LIMIT_BOUND = Metric(
+    "nvidia_gpu_power_limit_bound_watts", "gauge", "Between which bounds (min, max) the limit can be set; its default.",
+    (*_GPU, "bound"),
+)  # fmt: skip
 GPU_ENERGY = Metric("nvidia_gpu_energy_joules_total", "counter", "Energy used since the driver was loaded.", _GPU)
 GPU_TEMPERATURE = Metric("nvidia_gpu_temperature_celsius", "gauge", "Temperature.", (*_GPU, "sensor"))
+GPU_TEMPERATURE_LIMIT = Metric(
+    "nvidia_gpu_temperature_limit_celsius", "gauge",
+    "Temperature at which the GPU shuts down, slows down, or is at its highest for work (gpu_max, memory_max).",
+    (*_GPU, "limit"),
+)  # fmt: skip
+GPU_TEMPERATURE_MARGIN = Metric(
+    "nvidia_gpu_temperature_margin_celsius", "gauge", "Degrees that are left until the GPU slows down.", _GPU
+)
 GPU_CLOCK = Metric("nvidia_gpu_clock_hertz", "gauge", "Clock frequency.", (*_GPU, "clock"))
+GPU_CLOCK_MAX = Metric("nvidia_gpu_clock_max_hertz", "gauge", "Highest clock frequency.", (*_GPU, "clock"))
+GPU_PERFORMANCE_STATE = Metric(
+    "nvidia_gpu_performance_state", "gauge", "P-state, from 0 (highest performance) to 15 (lowest).", _GPU
+)
+GPU_THROTTLED = Metric(
+    "nvidia_gpu_throttled", "gauge",
+    "1 while the clocks are lower than they could be for this reason; idle is one.", (*_GPU, "reason"),
+)  # fmt: skip
+GPU_THROTTLE_SECONDS = Metric(
+    "nvidia_gpu_throttle_seconds_total", "counter", "Time in which the clocks were held down, by reason.",
+    (*_GPU, "reason"),
+)  # fmt: skip
+GPU_XID_ERRORS = Metric(
+    "nvidia_gpu_xid_errors_total", "counter",
+    "Errors that the driver reported since the exporter started, by NVIDIA's XID code, other where that isn't known.",
+    (*_GPU, "xid"),
+)  # fmt: skip
+GPU_XID_LAST = Metric(
+    "nvidia_gpu_xid_last_timestamp_seconds", "gauge", "When the driver last reported an error, as a Unix time.", _GPU
+)
+GPU_XID_INFO = Metric(
+    "nvidia_gpu_xid_info", "gauge", "Always 1; what an XID code that this node has seen means, and what to do.",
+    ("xid", "class", "meaning", "advice"),
+)  # fmt: skip
+GPU_ECC_ENABLED = Metric("nvidia_gpu_ecc_enabled", "gauge", "1 while memory errors are detected and corrected.", _GPU)
+GPU_ECC_ERRORS = Metric(
+    "nvidia_gpu_ecc_errors_total", "counter",
+    "Memory errors over the GPU's life, by severity (corrected, uncorrected) and the memory that they are in.",
+    (*_GPU, "severity", "memory"),
+)  # fmt: skip
+GPU_REMAPPED_ROWS = Metric(
+    "nvidia_gpu_remapped_rows", "gauge", "Rows of memory replaced by spare ones, by the errors that caused it.",
+    (*_GPU, "cause"),
+)  # fmt: skip
+GPU_ROW_REMAP_PENDING = Metric(
+    "nvidia_gpu_row_remap_pending", "gauge", "1 while a row waits for the GPU's reset to be replaced.", _GPU
+)
+GPU_ROW_REMAP_FAILED = Metric("nvidia_gpu_row_remap_failed", "gauge", "1 once a row could not be replaced.", _GPU)
+GPU_RETIRED_PAGES = Metric(
+    "nvidia_gpu_retired_pages", "gauge", "Pages of memory that are no longer used (before Ampere), by cause.",
+    (*_GPU, "cause"),
+)  # fmt: skip
+GPU_RETIRED_PAGES_PENDING = Metric(
+    "nvidia_gpu_retired_pages_pending", "gauge", "1 while a page waits for the driver's reload to be retired.", _GPU
+)
+GPU_RECOVERY_ACTION = Metric(
+    "nvidia_gpu_recovery_action", "gauge", "1 for what the driver says must be done to recover this GPU; none is one.",
+    (*_GPU, "action"),
+)  # fmt: skip
+GPU_PCIE_GENERATION = Metric("nvidia_gpu_pcie_generation", "gauge", "PCIe generation now; it falls when idle.", _GPU)
+GPU_PCIE_GENERATION_MAX = Metric(
+    "nvidia_gpu_pcie_generation_max", "gauge", "Highest PCIe generation of this GPU in this slot.", _GPU
+)
+GPU_PCIE_WIDTH = Metric("nvidia_gpu_pcie_width", "gauge", "PCIe lanes in use.", _GPU)
+GPU_PCIE_WIDTH_MAX = Metric("nvidia_gpu_pcie_width_max", "gauge", "PCIe lanes of this GPU in this slot.", _GPU)
+GPU_PCIE_REPLAYS = Metric("nvidia_gpu_pcie_replays_total", "counter", "PCIe packets that were sent again.", _GPU)
+GPU_PCIE_BYTES = Metric("nvidia_gpu_pcie_bytes_total", "counter", "Bytes over PCIe.", (*_GPU, "direction"))
+GPU_PCIE_RATE = Metric(
+    "nvidia_gpu_pcie_bytes_per_second", "gauge", "Bytes a second over PCIe between the last two readings.",
+    (*_GPU, "direction"),
+)  # fmt: skip
+GPU_PCIE_ERRORS = Metric("nvidia_gpu_pcie_errors_total", "counter", "PCIe errors by kind.", (*_GPU, "kind"))
+GPU_NVLINK_UP = Metric("nvidia_gpu_nvlink_up", "gauge", "1 while this NVLink is active.", (*_GPU, "link"))
+GPU_NVLINK_BYTES = Metric(
+    "nvidia_gpu_nvlink_bytes_total", "counter", "Bytes of data over all NVLinks.", (*_GPU, "direction")
+)
+GPU_NVLINK_RATE = Metric(
+    "nvidia_gpu_nvlink_bytes_per_second", "gauge", "Bytes a second over all NVLinks between the last two readings.",
+    (*_GPU, "direction"),
+)  # fmt: skip
+GPU_NVLINK_ERRORS = Metric(
+    "nvidia_gpu_nvlink_errors_total", "counter", "Errors of all NVLinks by kind.", (*_GPU, "kind")
+)
+GPU_FAN_SPEED = Metric("nvidia_gpu_fan_speed_ratio", "gauge", "Speed of a fan, 1 for its highest.", (*_GPU, "fan"))
+GPU_SM_ACTIVE = Metric(
+    "nvidia_gpu_sm_active_ratio",
+    "gauge",
+    "Share of the multiprocessors that were busy, 0 to 1 (Hopper and newer).",
+    _GPU,
+)
+GPU_SM_OCCUPANCY = Metric(
+    "nvidia_gpu_sm_occupancy_ratio", "gauge", "Active warps of those possible, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_TENSOR_ACTIVE = Metric(
+    "nvidia_gpu_tensor_active_ratio", "gauge", "Share of time with tensor operations, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_DRAM_ACTIVE = Metric(
+    "nvidia_gpu_dram_active_ratio", "gauge", "Memory bandwidth used of that possible, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_FP64_ACTIVE = Metric(
+    "nvidia_gpu_fp64_active_ratio", "gauge", "Share of time with FP64 operations, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_FP32_ACTIVE = Metric(
+    "nvidia_gpu_fp32_active_ratio", "gauge", "Share of time with FP32 operations, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_FP16_ACTIVE = Metric(
+    "nvidia_gpu_fp16_active_ratio", "gauge", "Share of time with FP16 operations, 0 to 1 (Hopper and newer).", _GPU
+)
+GPU_PROCESSES = Metric("nvidia_gpu_processes", "gauge", "Processes with a context on this GPU.", (*_GPU, "kind"))
+GPU_IMPLAUSIBLE = Metric(
+    "nvidia_gpu_implausible_readings_total", "counter",
+    "Values of the driver that could not be true and were left out.", _GPU,
+)  # fmt: skip
+GPU_STATE = Metric(
+    "nvidia_gpu_state", "gauge",
+    "1 for the state that holds: active, idle_held (no work, but memory held), idle, lost, unknown.", (*_GPU, "state"),
+)  # fmt: skip
+GPU_MIG_ENABLED = Metric("nvidia_gpu_mig_enabled", "gauge", "1 while the GPU is cut into MIG devices.", _GPU)
+GPU_MIG_INFO = Metric(
+    "nvidia_gpu_mig_info", "gauge", "Always 1; a MIG device: its profile and instances.",
+    (*_MIG, "gpu_instance", "compute_instance"),
+)  # fmt: skip
+GPU_MIG_MEMORY_USED = Metric(
+    "nvidia_gpu_mig_memory_used_bytes", "gauge", "Memory of a MIG device in use; part of its GPU's.", _MIG
+)
+GPU_MIG_MEMORY_TOTAL = Metric("nvidia_gpu_mig_memory_total_bytes", "gauge", "Memory of a MIG device.", _MIG)
+GPU_MIG_UTILIZATION = Metric(
+    "nvidia_gpu_mig_utilization_ratio", "gauge", "Share of time with work on a MIG device (Hopper and newer).", _MIG
+)
+GPU_MIG_SM_ACTIVE = Metric(
+    "nvidia_gpu_mig_sm_active_ratio", "gauge", "As nvidia_gpu_sm_active_ratio, of a MIG device.", _MIG
+)
+GPU_MIG_TENSOR_ACTIVE = Metric(
+    "nvidia_gpu_mig_tensor_active_ratio", "gauge", "As nvidia_gpu_tensor_active_ratio, of a MIG device.", _MIG
+)
+GPU_MIG_DRAM_ACTIVE = Metric(
+    "nvidia_gpu_mig_dram_active_ratio", "gauge", "As nvidia_gpu_dram_active_ratio, of a MIG device.", _MIG
+)
 GPU_POD_ALLOCATED = Metric(
     "nvidia_gpu_pod_allocated", "gauge",
     "Always 1; a container and the GPU or MIG device that it holds: exclusive, mig, or equal_share where others may "

@@ -183,7 +183,7 @@ nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *t
 }
 
 nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, nvmlClockType_t clock, unsigned int *megahertz) {
-    static const char *const names[] = {"clock_graphics", "clock_sm", "clock_memory", "clock_video"};
+    static const char *const names[] = {"clock:graphics", "clock:sm", "clock:memory", "clock:video"};
     if (clock > NVML_CLOCK_VIDEO) return NVML_ERROR_INVALID_ARGUMENT;
     return device_unsigned(device, names[clock], megahertz);
 }

@@ -11,11 +11,12 @@ answers each line on standard input with one line of JSON, and ends with its inp
 
 import ctypes
 import json
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -81,24 +82,11 @@ class Device:
 
     def read(self) -> Reading:
         """Everything this GPU tells now. Raises NVMLError when it or its driver is gone."""
-        handle = self._handle
-        use = self._ask("utilization", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))
-        memory = self._ask(
-            "memory",
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
-        )
-        temperatures = {
-            "gpu": self._ask(
-                "temperature",
-                lambda: pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU),
-                lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
-            ),
-            "memory": self._ask("memory temperature", lambda: _field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP)),
-        }
-        clocks = {
-            clock: self._ask(f"{clock} clock", partial(pynvml.nvmlDeviceGetClockInfo, handle, domain))
-            for clock, domain in _CLOCKS.items()
+        # What isn't a number has no place in JSON; as an impossible one it is counted with the others.
+        raw = {
+            key: float(value) if math.isfinite(value) else sys.float_info.max
+            for key, value in self._values()
+            if value is not None
         }
         return Reading(
             uuid=self.uuid,
@@ -106,16 +94,35 @@ class Device:
             name=self._name or "",
             minor_number="" if self._minor is None else str(self._minor),
             pci_bus_id=self._bus or "",
-            utilization_ratio=use and use.gpu / 100,
-            memory_utilization_ratio=use and use.memory / 100,
-            memory_used_bytes=memory and float(memory.used),
-            memory_total_bytes=memory and float(memory.total),
-            power_watts=_thousandth(self._ask("power", lambda: pynvml.nvmlDeviceGetPowerUsage(handle))),
-            power_limit_watts=_thousandth(self._ask("limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))),
-            energy_joules=_thousandth(self._ask("energy", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))),
-            temperatures_celsius={sensor: float(value) for sensor, value in temperatures.items() if value is not None},
-            clocks_hertz={clock: value * 1e6 for clock, value in clocks.items() if value is not None},
+            raw=raw,
         )
+
+    def _values(self) -> Iterator[tuple[str, float | None]]:
+        handle = self._handle
+        if use := self._ask("utilization", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle)):
+            yield "utilization", use.gpu
+            yield "memory_utilization", use.memory
+        if memory := self._ask(
+            "memory",
+            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
+            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
+        ):
+            yield "memory_used", memory.used
+            yield "memory_total", memory.total
+        yield (
+            "temperature",
+            self._ask(
+                "temperature",
+                lambda: pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU),
+                lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
+            ),
+        )
+        yield "power", self._ask("power", lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
+        yield "power_limit", self._ask("limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
+        yield "energy", self._ask("energy", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
+        yield "field_82", self._ask("memory temperature", lambda: _field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP))
+        for clock, domain in _CLOCKS.items():
+            yield f"clock:{clock}", self._ask(f"{clock} clock", partial(pynvml.nvmlDeviceGetClockInfo, handle, domain))
 
 
 class Devices:
@@ -171,12 +178,13 @@ def _field(handle: Any, number: int) -> int:
     return int(value.value.uiVal)
 
 
-def _thousandth(value: int | None) -> float | None:
-    return None if value is None else value / 1000
-
-
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode()
+
+
+def _answer(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def main() -> None:
@@ -189,10 +197,10 @@ def main() -> None:
     for _ in sys.stdin:
         try:
             devices = devices or Devices()
-            print(devices.read().to_json(), flush=True)
+            _answer(devices.read().to_json())
         except DriverUnavailableError as error:
             # A library that was loaded before the driver changed stays wrong: only a new process loads it anew.
-            print(json.dumps({"unavailable": str(error)}), flush=True)
+            _answer(json.dumps({"unavailable": str(error)}).encode())
             return
 
 

@@ -1,18 +1,53 @@
 """What is known of a node's GPUs over time: the last good reading of each, and what changed since. No I/O, no clock."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from pegel_exporters import catalogue
+from pegel_exporters.gpu import xid
+from pegel_exporters.gpu.measures import MEASURES, MIG_MEASURES, Labels, Measured, measure
 from pegel_exporters.gpu.metrics import Fleet, Gauge
 from pegel_exporters.gpu.readings import Node, Reading
+
+_COUNTERS = frozenset(metric.name for metric in catalogue.CATALOGUE if metric.type == "counter")
+_NOTHING = Measured({}, 0)
+
+
+class Counters:
+    """Totals that never fall: a driver that is loaded anew begins its counters at 0, and the totals go on."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, Labels], float] = {}
+        self._totals: dict[tuple[str, Labels], float] = {}
+
+    def take(self, measured: Measured) -> Measured:
+        """The same samples, with totals in place of the driver's counters."""
+        samples: dict[str, Mapping[Labels, float]] = dict(measured.samples)
+        for name in _COUNTERS & samples.keys():
+            samples[name] = {labels: self._total((name, labels), value) for labels, value in samples[name].items()}
+        return Measured(samples, measured.implausible)
+
+    def _total(self, key: tuple[str, Labels], value: float) -> float:
+        last = self._last.get(key, 0.0)
+        total = self._totals.get(key, 0.0) + (value - last if value >= last else value)
+        self._last[key], self._totals[key] = value, total
+        return total
 
 
 @dataclass(slots=True)
 class _Known:
-    """One GPU: its last good reading, when that was on the caller's clock (None: never), and its present error."""
+    """One GPU: its last good reading and what was measured, when that was on the caller's clock (None: never), its
+    present error, and what it has counted since the exporter started."""
 
     reading: Reading
-    at: float | None
-    error: str
+    measured: Measured = _NOTHING
+    instances: tuple[Measured, ...] = ()
+    at: float | None = None
+    error: str = ""
+    counted: Counters = field(default_factory=Counters)
+    implausible: int = 0
+    xids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(xid.NAMES, 0))
+    last_xid: float | None = None
 
 
 class Watch:
@@ -42,7 +77,7 @@ class Watch:
             news += self._update(key, reading, now)
         for key in [key for key in self._known if key not in listed]:
             news += self._update(key, replace(self._known[key].reading, error="the driver no longer lists it"), now)
-        return news
+        return news + self._xids(node)
 
     def failed(self, error: str) -> list[str]:
         """The driver could not be asked. Returns one line, unless the reason is still the same."""
@@ -66,10 +101,15 @@ class Watch:
         age = None if known.at is None else round(now - known.at, 3)
         return Gauge(
             reading=known.reading,
+            measured=known.measured,
+            instances=known.instances,
             age_seconds=age,
             up=self._answered and not known.error,
             fresh=age is not None and age <= self._stale_after,
             error=known.error,
+            implausible=known.implausible,
+            xids=known.xids,
+            last_xid=known.last_xid,
         )
 
     def _key(self, reading: Reading) -> str:
@@ -82,10 +122,23 @@ class Watch:
     def _update(self, key: str, reading: Reading, now: float) -> list[str]:
         if reading.uuid:
             self._known.pop(f"index {reading.gpu}", None)
-        known = self._known.setdefault(key, _Known(reading, None, ""))
+        known = self._known.setdefault(key, _Known(reading))
         before, known.error = known.error, reading.error
         if not reading.error:
             known.reading, known.at = reading, now
+            known.measured = known.counted.take(measure(reading.raw, MEASURES))
+            known.instances = tuple(measure(instance.raw, MIG_MEASURES) for instance in reading.instances)
+            known.implausible += sum(one.implausible for one in (known.measured, *known.instances))
         if reading.error == before:
             return []
         return [f"GPU {reading.gpu} {reading.uuid}: {reading.error or 'answers again'}".replace("  ", " ")]
+
+    def _xids(self, node: Node) -> list[str]:
+        news = []
+        for event in node.xids:
+            known = self._known.get(event.uuid)
+            if known is not None:
+                known.xids[xid.name(event.code)] += 1
+                known.last_xid = max(event.time, known.last_xid or event.time)
+            news.append(f"GPU {known.reading.gpu if known else '?'} {event.uuid}: {xid.describe(event.code)}")
+        return news

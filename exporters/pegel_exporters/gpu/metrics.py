@@ -1,49 +1,45 @@
-"""Readings to metric families: pure. A value that is absent or impossible gives no series.
-
-Drivers have been seen to report a utilisation of 808,334,905 percent and 644,245,923 °C; such a value is worse
-than none, because averages believe it.
-"""
+"""What was measured to metric families: pure. A value that is absent or impossible gives no series."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
 from pegel_exporters.exposition import Family, Histogram, LabelValues
+from pegel_exporters.gpu import xid
 from pegel_exporters.gpu.attribution import Allocations
+from pegel_exporters.gpu.measures import MEASURES, MIG_MEASURES, Measured
 from pegel_exporters.gpu.readings import Reading
 
 MetricSet = Literal["native", "legacy"]
 METRIC_SETS: tuple[MetricSet, ...] = ("native", "legacy")
-
-_LIMITS: Mapping[Metric, tuple[float, float]] = {
-    catalogue.GPU_UTILIZATION: (0, 1),
-    catalogue.GPU_MEMORY_UTILIZATION: (0, 1),
-    catalogue.GPU_MEMORY_USED: (0, 2**50),
-    catalogue.GPU_MEMORY_TOTAL: (1, 2**50),
-    catalogue.GPU_POWER: (0, 10_000),
-    catalogue.GPU_POWER_LIMIT: (0, 10_000),
-    catalogue.GPU_ENERGY: (0, 1e13),
-    catalogue.GPU_TEMPERATURE: (-50, 150),
-    catalogue.GPU_CLOCK: (0, 1e11),
-}
-"""What each value can be in this world."""
+_NOTHING = Measured({}, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauge:
     """One GPU on the page: its last good reading, how old that is, and whether it answers now.
 
-    `fresh` is False when the reading is too old to be shown: then only its age and identity are. `error` says why
-    it does not answer, empty when it does.
+    `measured` is the reading in base units, `instances` its MIG devices, in the reading's order. `fresh` is False when
+    the reading is too old to be shown: then only its age, its identity and its counts are. `error` says why it does not
+    answer, empty when it does. `xids` are counts by code.
     """
 
     reading: Reading
+    measured: Measured = _NOTHING
+    instances: tuple[Measured, ...] = ()
     age_seconds: float | None
     up: bool
     fresh: bool
     error: str = ""
+    implausible: int = 0
+    xids: Mapping[str, int] = field(default_factory=dict)
+    last_xid: float | None = None
+
+    def value(self, metric: Metric, *labels: str) -> float | None:
+        """A measured value, while it is fresh; None where there is none. `labels` are those after the GPU's own."""
+        return self.measured.value(metric, *labels) if self.fresh else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,36 +81,62 @@ def families(fleet: Fleet, sets: Iterable[MetricSet] = METRIC_SETS) -> tuple[Fam
 
 
 def _native(fleet: Fleet) -> tuple[Family, ...]:
-    shown = [gauge.reading for gauge in fleet.gauges if gauge.fresh]
-    info = {
+    told = _told(fleet)
+    shown = [gauge for gauge in fleet.gauges if gauge.fresh]
+    for gauge in shown:
+        ids = _ids(gauge.reading)
+        for name, samples in gauge.measured.samples.items():
+            told[name].update({(*ids, *labels): value for labels, value in samples.items()})
+        for instance, measured in zip(gauge.reading.instances, gauge.instances, strict=True):
+            mig = (*ids, instance.uuid, instance.profile)
+            of_instance = str(instance.gpu_instance), str(instance.compute_instance)
+            told[catalogue.GPU_MIG_INFO.name][*mig, *of_instance] = 1.0
+            for name, samples in measured.samples.items():
+                told[name].update({(*mig, *labels): value for labels, value in samples.items()})
+    own = tuple(Family(metric, told[metric.name]) for metric in _METRICS)
+    return *own, *(_pods(fleet.pods) if fleet.pods else ())
+
+
+_METRICS = tuple(
+    metric
+    for metric in catalogue.CATALOGUE
+    if metric
+    in {
+        catalogue.GPU_INFO, catalogue.GPU_UP, catalogue.GPU_DEVICES, catalogue.GPU_READING_AGE,
+        catalogue.GPU_XID_ERRORS, catalogue.GPU_XID_LAST, catalogue.GPU_XID_INFO, catalogue.GPU_IMPLAUSIBLE,
+        catalogue.GPU_THROTTLED, catalogue.GPU_RECOVERY_ACTION, catalogue.GPU_MIG_INFO,
+        *(one.metric for one in (*MEASURES.values(), *MIG_MEASURES.values())),
+    }
+)  # fmt: skip
+"""The native metrics of GPUs, in the catalogue's order."""
+
+
+def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
+    """Samples by metric, with those that do not come from a reading."""
+    told: dict[str, dict[LabelValues, float | Histogram]] = {metric.name: {} for metric in _METRICS}
+    told[catalogue.GPU_INFO.name] = {
         (*_ids(gauge), gauge.name, gauge.minor_number, gauge.pci_bus_id, *_driver(fleet)): 1.0
         for gauge in (gauge.reading for gauge in fleet.gauges)
         if gauge.uuid
     }
-    up = {_ids(gauge.reading): float(gauge.up) for gauge in fleet.gauges} or {("", ""): 0.0}
-    ages = {_ids(gauge.reading): gauge.age_seconds for gauge in fleet.gauges}
-    return (
-        Family(catalogue.GPU_INFO, info),
-        Family(catalogue.GPU_UP, up),
-        Family(catalogue.GPU_DEVICES, {} if fleet.listed is None else {(): float(fleet.listed)}),
-        Family(catalogue.GPU_READING_AGE, {ids: age for ids, age in ages.items() if age is not None}),
-        _family(catalogue.GPU_UTILIZATION, {_ids(gpu): gpu.utilization_ratio for gpu in shown}),
-        _family(catalogue.GPU_MEMORY_UTILIZATION, {_ids(gpu): gpu.memory_utilization_ratio for gpu in shown}),
-        _family(catalogue.GPU_MEMORY_USED, {_ids(gpu): gpu.memory_used_bytes for gpu in shown}),
-        _family(catalogue.GPU_MEMORY_TOTAL, {_ids(gpu): gpu.memory_total_bytes for gpu in shown}),
-        _family(catalogue.GPU_POWER, {_ids(gpu): gpu.power_watts for gpu in shown}),
-        _family(catalogue.GPU_POWER_LIMIT, {_ids(gpu): gpu.power_limit_watts for gpu in shown}),
-        _family(catalogue.GPU_ENERGY, {_ids(gpu): gpu.energy_joules for gpu in shown}),
-        _family(
-            catalogue.GPU_TEMPERATURE,
-            {(*_ids(gpu), sensor): value for gpu in shown for sensor, value in gpu.temperatures_celsius.items()},
-        ),
-        _family(
-            catalogue.GPU_CLOCK,
-            {(*_ids(gpu), clock): value for gpu in shown for clock, value in gpu.clocks_hertz.items()},
-        ),
-        *(_pods(fleet.pods) if fleet.pods else ()),
-    )
+    told[catalogue.GPU_UP.name] = {_ids(gauge.reading): float(gauge.up) for gauge in fleet.gauges} or {("", ""): 0.0}
+    if fleet.listed is not None:
+        told[catalogue.GPU_DEVICES.name] = {(): float(fleet.listed)}
+    seen: set[str] = set()
+    for gauge in fleet.gauges:
+        ids = _ids(gauge.reading)
+        if gauge.age_seconds is not None:
+            told[catalogue.GPU_READING_AGE.name][ids] = gauge.age_seconds
+        if gauge.reading.uuid:
+            told[catalogue.GPU_IMPLAUSIBLE.name][ids] = float(gauge.implausible)
+            told[catalogue.GPU_XID_ERRORS.name].update({(*ids, code): float(n) for code, n in gauge.xids.items()})
+            seen.update(code for code, count in gauge.xids.items() if count)
+        if gauge.last_xid is not None:
+            told[catalogue.GPU_XID_LAST.name][ids] = gauge.last_xid
+    told[catalogue.GPU_XID_INFO.name] = {
+        (code, known.kind, known.meaning, known.advice): 1.0 for code, known in xid.BY_NAME.items() if code in seen
+    }
+    return told
 
 
 def _pods(pods: Pods) -> tuple[Family, ...]:
@@ -132,29 +154,12 @@ def _pods(pods: Pods) -> tuple[Family, ...]:
 
 
 def _legacy(fleet: Fleet) -> tuple[Family, ...]:
-    shown = [gauge.reading for gauge in fleet.gauges if gauge.fresh]
-    use: dict[LabelValues, float | None] = {
-        (gpu.minor_number or gpu.gpu, gpu.uuid, gpu.name): gpu.utilization_ratio for gpu in shown
-    }
-    percent: dict[LabelValues, float | Histogram] = {
-        labels: round(ratio * 100, 6)
-        for labels, ratio in use.items()
-        if ratio is not None and possible(catalogue.GPU_UTILIZATION, ratio)
-    }
+    percent: dict[LabelValues, float | Histogram] = {}
+    for gauge in fleet.gauges:
+        gpu, ratio = gauge.reading, gauge.value(catalogue.GPU_UTILIZATION)
+        if ratio is not None:
+            percent[gpu.minor_number or gpu.gpu, gpu.uuid, gpu.name] = round(ratio * 100, 6)
     return (Family(catalogue.GPU_DUTY_CYCLE, percent),)
-
-
-def possible(metric: Metric, value: float) -> bool:
-    """Whether a metric can have this value; not a number is never possible."""
-    low, high = _LIMITS[metric]
-    return low <= value <= high
-
-
-def _family(metric: Metric, values: Mapping[LabelValues, float | None]) -> Family:
-    return Family(
-        metric,
-        {labels: value for labels, value in values.items() if value is not None and possible(metric, value)},
-    )
 
 
 def _ids(reading: Reading) -> LabelValues:

@@ -6,7 +6,7 @@ from html import escape
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
 from pegel_exporters.gpu.attribution import Allocation
-from pegel_exporters.gpu.metrics import Fleet, Gauge, Pods, possible
+from pegel_exporters.gpu.metrics import Fleet, Gauge, Pods
 
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d5d9de, #3a4149); --quiet: light-dark(#57606a, #9aa4af);
@@ -121,17 +121,17 @@ def _row(gauge: Gauge, pods: Pods | None) -> str:
         f"<td>{escape(gpu.gpu)}</td><td>{escape(gpu.name)}<br><small>{escape(gpu.uuid)}</small></td><td>{state}</td>"
     )
 
-    def number(metric: Metric, value: float | None, show: Callable[[float], str]) -> str:
-        known = gauge.fresh and value is not None and possible(metric, value)
-        return show(value) if known and value is not None else '<span class="quiet">unknown</span>'
+    def number(show: Callable[[float], str], metric: Metric, *labels: str) -> str:
+        value = gauge.value(metric, *labels)
+        return '<span class="quiet">unknown</span>' if value is None else show(value)
 
-    used = number(catalogue.GPU_MEMORY_USED, gpu.memory_used_bytes, lambda value: f"{value / 2**30:.1f}")
-    total = number(catalogue.GPU_MEMORY_TOTAL, gpu.memory_total_bytes, lambda value: f"{value / 2**30:.1f} GiB")
+    used = number(lambda value: f"{value / 2**30:.1f}", catalogue.GPU_MEMORY_USED)
+    total = number(lambda value: f"{value / 2**30:.1f} GiB", catalogue.GPU_MEMORY_TOTAL)
     numbers = (
-        number(catalogue.GPU_UTILIZATION, gpu.utilization_ratio, _meter),
+        number(_meter, catalogue.GPU_UTILIZATION),
         f"{used} of {total}",
-        number(catalogue.GPU_POWER, gpu.power_watts, lambda value: f"{value:.0f} W"),
-        number(catalogue.GPU_TEMPERATURE, gpu.temperatures_celsius.get("gpu"), lambda value: f"{value:.0f} °C"),
+        number(lambda value: f"{value:.0f} W", catalogue.GPU_POWER),
+        number(lambda value: f"{value:.0f} °C", catalogue.GPU_TEMPERATURE, "gpu"),
         age,
     )
     cells = "".join(f'<td class="number">{cell}</td>' for cell in numbers)

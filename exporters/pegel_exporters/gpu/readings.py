@@ -1,25 +1,53 @@
-"""What one look at a node's GPUs found, in base units. A value that the driver doesn't have is None.
+"""What one look at a node's GPUs found, in NVML's own units, before anybody interprets it.
 
-Readings travel from the worker process to the exporter as one line of JSON.
+`raw` values are named by the keys of `measures`: what the driver doesn't have has no key. Readings travel from the
+worker process to the exporter as one line of JSON.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+
+import msgspec
 
 
 class DriverUnavailableError(Exception):
     """The NVIDIA driver cannot be asked; the message says why."""
 
 
+Raw = Mapping[str, float]
+"""Values in NVML's units (percent, milliwatts, MHz, bytes), by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process that has a context on a GPU, as the host numbers it.
+
+    `kind` is `compute` or `graphics`. `memory_bytes` is None where the driver doesn't tell, `sm_percent` where the
+    process was not sampled since the last reading. `gpu_instance` is the MIG instance, None without MIG.
+    """
+
+    pid: int
+    kind: str = "compute"
+    memory_bytes: float | None = None
+    sm_percent: float | None = None
+    gpu_instance: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A MIG device: a compute instance in a GPU instance. `profile` is such as `1g.5gb`; `slices` are its sevenths."""
+
+    uuid: str
+    profile: str
+    gpu_instance: int
+    compute_instance: int
+    slices: int
+    raw: Raw = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One GPU. `gpu` is its index as NVML counts; `error` says why it could not be read, empty when it was.
-
-    Ratios run from 0 to 1; temperatures are by sensor (`gpu`, `memory`) and clocks, in hertz, by domain
-    (`graphics`, `sm`, `memory`, `video`), without those that the driver doesn't have. Energy counts from when the
-    driver was loaded.
-    """
+    """One GPU. `gpu` is its index as NVML counts; `error` says why it could not be read, empty when it was."""
 
     uuid: str
     gpu: str
@@ -27,35 +55,46 @@ class Reading:
     minor_number: str = ""
     pci_bus_id: str = ""
     error: str = ""
-    utilization_ratio: float | None = None
-    memory_utilization_ratio: float | None = None
-    memory_used_bytes: float | None = None
-    memory_total_bytes: float | None = None
-    power_watts: float | None = None
-    power_limit_watts: float | None = None
-    energy_joules: float | None = None
-    temperatures_celsius: Mapping[str, float] = field(default_factory=dict)
-    clocks_hertz: Mapping[str, float] = field(default_factory=dict)
+    raw: Raw = field(default_factory=dict)
+    instances: tuple[Instance, ...] = ()
+    processes: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Xid:
+    """An error that the driver reported of a GPU at Unix time `time`, by NVIDIA's code."""
+
+    uuid: str
+    code: int
+    time: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """All GPUs that the driver lists, read at Unix time `time`."""
+    """All GPUs that the driver lists, read at Unix time `time`; `xids` are those reported since the last reading."""
 
     time: float
     driver_version: str
     cuda_version: str
     simulated: bool
     gpus: tuple[Reading, ...]
+    xids: tuple[Xid, ...] = ()
 
-    def to_json(self) -> str:
+    def to_json(self) -> bytes:
         """One line without a line break."""
-        return json.dumps(asdict(self))
+        return msgspec.json.encode(self)
 
     @classmethod
-    def from_json(cls, line: str | bytes) -> "Node":
+    def from_json(cls, line: bytes) -> "Node":
         """The node that `to_json` wrote. Raises DriverUnavailableError when the line tells of one instead."""
-        fields = json.loads(line)
-        if "unavailable" in fields:
-            raise DriverUnavailableError(fields["unavailable"])
-        return cls(**{**fields, "gpus": tuple(Reading(**gpu) for gpu in fields["gpus"])})
+        try:
+            return msgspec.json.decode(line, type=cls)
+        except msgspec.ValidationError:
+            raise DriverUnavailableError(msgspec.json.decode(line, type=Unavailable).unavailable) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unavailable:
+    """Why there is no node, in its place."""
+
+    unavailable: str

@@ -21,9 +21,7 @@ from pegel_exporters.gpu.readings import Node, Reading
 EPOCH = 1_735_689_600.0
 """When the simulated drivers were loaded, as a Unix time: 2025 began. Energy counts from here."""
 
-ABSENT = (
-    "utilization", "memory_utilization", "power", "power_limit", "energy", "memory_temperature", "video_clock",
-)  # fmt: skip
+ABSENT = ("utilization", "memory_utilization", "power", "power_limit", "energy", "field_82", "clock:video")
 _MIB = 1 << 20
 _WAVES = ((1.0, 0.55), (0.29, 0.30), (0.013, 0.15))
 """A load's waves: period as a share of the group's, and weight; the weights add up to 1."""
@@ -122,16 +120,20 @@ def _reading(scenario: str, index: int, group: Group, now: float) -> Reading:
     memory = group.memory_mib * _MIB
     graphics, memory_clock = group.graphics_mhz[busy], group.memory_mhz[busy]
     heat = 34 + 40 * load
-
-    def unless_absent(what: str, value: float) -> float | None:
-        return None if what in group.absent else value
-
-    temperatures = {"gpu": round(heat), "memory": unless_absent("memory_temperature", round(heat + 9))}
-    clocks = {
-        "graphics": graphics * 1e6,
-        "sm": graphics * 1e6,
-        "memory": memory_clock * 1e6,
-        "video": unless_absent("video_clock", round(graphics * 0.9) * 1e6),
+    raw: dict[str, float] = {
+        "utilization": round(load * 100),
+        "memory_utilization": round(load * 60),
+        "memory_used": int(memory * group.memory_used),
+        "memory_total": memory,
+        "power": round((group.idle_watts + span * load) * 1000),
+        "power_limit": round(group.limit_watts * 1000),
+        "energy": round((group.idle_watts * (now - EPOCH) + span * busy_seconds) * 1000),
+        "temperature": round(heat),
+        "field_82": round(heat + 9),
+        "clock:graphics": graphics,
+        "clock:sm": graphics,
+        "clock:memory": memory_clock,
+        "clock:video": round(graphics * 0.9),
     }
     return Reading(
         uuid=f"GPU-{identity}",
@@ -139,17 +141,7 @@ def _reading(scenario: str, index: int, group: Group, now: float) -> Reading:
         name=group.model,
         minor_number=str(index),
         pci_bus_id=f"00000000:{7 + 8 * index:02X}:00.0",
-        utilization_ratio=unless_absent("utilization", round(load * 100) / 100),
-        memory_utilization_ratio=unless_absent("memory_utilization", round(load * 60) / 100),
-        memory_used_bytes=float(int(memory * group.memory_used)),
-        memory_total_bytes=float(memory),
-        power_watts=unless_absent("power", round((group.idle_watts + span * load) * 1000) / 1000),
-        power_limit_watts=unless_absent("power_limit", group.limit_watts),
-        energy_joules=unless_absent(
-            "energy", round((group.idle_watts * (now - EPOCH) + span * busy_seconds) * 1000) / 1000
-        ),
-        temperatures_celsius={sensor: float(value) for sensor, value in temperatures.items() if value is not None},
-        clocks_hertz={clock: value for clock, value in clocks.items() if value is not None},
+        raw={key: float(value) for key, value in raw.items() if key not in group.absent},
     )
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pegel_exporters import catalogue
+from pegel_exporters.gpu.measures import measure
 from pegel_exporters.gpu.readings import Node, Reading
 
 IDLE_BELOW_RATIO = 0.01
@@ -60,9 +62,10 @@ def waste(nodes: Sequence[Node], *, prices: Mapping[str, float] = EUROS_PER_GPU_
         earlier = {gpu.uuid: gpu for gpu in before.gpus}
         for gpu in after.gpus:
             old = earlier.get(gpu.uuid)
-            if old is None or old.utilization_ratio is None or gpu.utilization_ratio is None:
+            used = [] if old is None else [use for use in (_use(old), _use(gpu)) if use is not None]
+            if old is None or len(used) < 2:
                 continue
-            is_idle = max(old.utilization_ratio, gpu.utilization_ratio) < IDLE_BELOW_RATIO
+            is_idle = max(used) < IDLE_BELOW_RATIO
             euros = seconds / 3600 * price(gpu.name, prices)
             total += seconds
             cost += euros
@@ -83,6 +86,9 @@ def waste(nodes: Sequence[Node], *, prices: Mapping[str, float] = EUROS_PER_GPU_
 
 def _energy(before: Reading, after: Reading) -> float:
     """Joules between two readings: 0 where they are not known, or began anew because the driver was reloaded."""
-    if before.energy_joules is None or after.energy_joules is None:
-        return 0.0
-    return max(0.0, after.energy_joules - before.energy_joules)
+    at = [measure(reading.raw).value(catalogue.GPU_ENERGY) for reading in (before, after)]
+    return max(0.0, at[1] - at[0]) if at[0] is not None and at[1] is not None else 0.0
+
+
+def _use(reading: Reading) -> float | None:
+    return measure(reading.raw).value(catalogue.GPU_UTILIZATION)

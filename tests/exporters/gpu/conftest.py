@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pegel_exporters.gpu.readings import Node, Reading
+from pegel_exporters.gpu.readings import Node
 
 from tests.exporters.gpu.kubelet_server import KubeletServer
 
@@ -102,30 +102,12 @@ def _lines_of(node: Node) -> list[str]:
     lines = [f"driver_version {node.driver_version}", f"cuda_version {int(major) * 1000 + int(minor) * 10}"]
     lines.append(f"count {len(node.gpus)}")
     for gpu in node.gpus:
-        lines += [f"{gpu.gpu}.{key} {value}" for key, value in _values(gpu).items() if value is not None]
+        words = {
+            "uuid": gpu.uuid, "name": gpu.name, "minor_number": gpu.minor_number, "pci_bus_id": gpu.pci_bus_id,
+            **{key: f"{value:.0f}" for key, value in gpu.raw.items()},
+        }  # fmt: skip
+        lines += [f"{gpu.gpu}.{key} {value}" for key, value in words.items()]
     return lines
-
-
-def _values(gpu: Reading) -> dict[str, object]:
-    def times(value: float | None, factor: float) -> int | None:
-        return None if value is None else round(value * factor)
-
-    return {
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "minor_number": gpu.minor_number,
-        "pci_bus_id": gpu.pci_bus_id,
-        "utilization": times(gpu.utilization_ratio, 100),
-        "memory_utilization": times(gpu.memory_utilization_ratio, 100),
-        "memory_used": times(gpu.memory_used_bytes, 1),
-        "memory_total": times(gpu.memory_total_bytes, 1),
-        "power": times(gpu.power_watts, 1000),
-        "power_limit": times(gpu.power_limit_watts, 1000),
-        "energy": times(gpu.energy_joules, 1000),
-        "temperature": times(gpu.temperatures_celsius.get("gpu"), 1),
-        "field_82": times(gpu.temperatures_celsius.get("memory"), 1),
-        **{f"clock_{clock}": times(value, 1e-6) for clock, value in gpu.clocks_hertz.items()},
-    }
 
 
 class Command:

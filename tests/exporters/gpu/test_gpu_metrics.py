@@ -7,19 +7,16 @@ from typing import Any
 import pytest
 from pegel_exporters import catalogue
 from pegel_exporters.gpu.fleet import Watch
-from pegel_exporters.gpu.metrics import Fleet, Gauge, families
+from pegel_exporters.gpu.metrics import Fleet, families
 from pegel_exporters.gpu.page import page
-from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading
+from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading, Xid
 
 READING = Reading(
     uuid="GPU-a",
     gpu="0",
     name="Tesla T4",
     minor_number="0",
-    utilization_ratio=0.5,
-    power_watts=30.0,
-    temperatures_celsius={"gpu": 40.0},
-    clocks_hertz={"sm": 1e9},
+    raw={"utilization": 50.0, "power": 30_000.0, "temperature": 40.0, "clock:sm": 1_000.0},
 )
 NODE = Node(time=0.0, driver_version="535", cuda_version="12.2", simulated=False, gpus=(READING,))
 
@@ -37,34 +34,61 @@ def samples(fleet: Fleet) -> dict[str, dict[tuple[str, ...], Any]]:
 
 
 def shown(reading: Reading) -> dict[str, dict[tuple[str, ...], Any]]:
-    return samples(Fleet(listed=1, gauges=(Gauge(reading=reading, age_seconds=0.0, up=True, fresh=True),)))
+    watch, _ = watch_of((replace(NODE, gpus=(reading,)), 0.0))
+    return samples(watch.fleet(0.0))
 
 
 def test_a_reading_survives_the_way_from_the_worker() -> None:
     node = replace(NODE, gpus=(READING, Reading(uuid="", gpu="1", error="GPU is lost")))
     assert Node.from_json(node.to_json()) == node
-    assert "\n" not in node.to_json()
+    assert b"\n" not in node.to_json()
 
 
 def test_a_worker_that_found_no_driver_says_so_in_place_of_readings() -> None:
     with pytest.raises(DriverUnavailableError, match="no driver"):
-        Node.from_json('{"unavailable": "no driver"}')
+        Node.from_json(b'{"unavailable": "no driver"}')
 
 
 @pytest.mark.parametrize(
     ("impossible", "metric"),
     [
-        ({"utilization_ratio": 8_083_349.05}, catalogue.GPU_UTILIZATION),
-        ({"utilization_ratio": 8_083_349.05}, catalogue.GPU_DUTY_CYCLE),
-        ({"utilization_ratio": math.nan}, catalogue.GPU_UTILIZATION),
-        ({"temperatures_celsius": {"gpu": 644_245_923.0}}, catalogue.GPU_TEMPERATURE),
-        ({"power_watts": 4_294_967.295}, catalogue.GPU_POWER),
-        ({"clocks_hertz": {"sm": -1.0}}, catalogue.GPU_CLOCK),
+        ({"utilization": 808_334_905.0}, catalogue.GPU_UTILIZATION),
+        ({"utilization": 808_334_905.0}, catalogue.GPU_DUTY_CYCLE),
+        ({"utilization": math.nan}, catalogue.GPU_UTILIZATION),
+        ({"temperature": 644_245_923.0}, catalogue.GPU_TEMPERATURE),
+        ({"power": 4_294_967_295.0}, catalogue.GPU_POWER),
+        ({"clock:sm": -1.0}, catalogue.GPU_CLOCK),
     ],
 )
-def test_an_impossible_value_gives_no_series(impossible: dict[str, Any], metric: catalogue.Metric) -> None:
+def test_an_impossible_value_gives_no_series_and_is_counted(
+    impossible: dict[str, float], metric: catalogue.Metric
+) -> None:
     assert metric.name in shown(READING)
-    assert metric.name not in shown(replace(READING, **impossible))
+    page = shown(replace(READING, raw={**READING.raw, **impossible}))
+    assert metric.name not in page
+    assert page["nvidia_gpu_implausible_readings_total"] == {("GPU-a", "0"): 1.0}
+
+
+def test_a_counter_goes_on_where_a_driver_that_was_loaded_anew_begins_at_0() -> None:
+    steps = [(replace(NODE, gpus=(replace(READING, raw={"energy": joules * 1e3}),)), 0.0) for joules in (50, 70, 5, 8)]
+    totals = [
+        samples(watch_of(*steps[: number + 1])[0].fleet(0.0))["nvidia_gpu_energy_joules_total"][("GPU-a", "0")]
+        for number in range(4)
+    ]
+    assert totals == [50, 70, 75, 78]
+
+
+def test_an_error_is_counted_from_0_by_its_code_and_one_that_is_not_known_as_other() -> None:
+    node = replace(NODE, xids=(Xid(uuid="GPU-a", code=79, time=7.0), Xid(uuid="GPU-a", code=4711, time=5.0)))
+    before, after = (samples(watch_of(*steps)[0].fleet(0.0)) for steps in ([(NODE, 0.0)], [(NODE, 0.0), (node, 1.0)]))
+    assert set(before["nvidia_gpu_xid_errors_total"].values()) == {0.0}
+    assert before["nvidia_gpu_xid_errors_total"].keys() == after["nvidia_gpu_xid_errors_total"].keys()
+    counted = {labels[-1] for labels, count in after["nvidia_gpu_xid_errors_total"].items() if count}
+    assert counted == {"79", "other"}
+    assert after["nvidia_gpu_xid_last_timestamp_seconds"] == {("GPU-a", "0"): 7.0}
+    assert {labels[0] for labels in after["nvidia_gpu_xid_info"]} == {"79", "other"}
+    assert "nvidia_gpu_xid_info" not in before
+    assert any("XID 79" in line for line in watch_of((node, 0.0))[1])
 
 
 def test_the_old_name_takes_the_index_where_there_is_no_minor_number() -> None:

@@ -26,8 +26,8 @@ def test_a_built_in_is_a_function_of_time_with_idle_gpus(name: str) -> None:
     idle = waste(nodes).idle_gpus
     assert 1 <= len(idle) <= 2
     for index, gpu in enumerate(nodes[0].gpus):
-        values = {node.gpus[index].utilization_ratio for node in nodes}
-        assert len(values) == 1 if gpu.uuid in idle or gpu.utilization_ratio is None else len(values) > 10
+        values = {node.gpus[index].raw.get("utilization") for node in nodes}
+        assert len(values) == 1 if gpu.uuid in idle or "utilization" not in gpu.raw else len(values) > 10
 
 
 @pytest.mark.parametrize("name", simulated.built_in())
@@ -36,9 +36,9 @@ def test_the_energy_is_the_power_over_time(name: str) -> None:
     seconds = 600
     nodes = [read(NOW + second) for second in range(seconds + 1)]
     for index in range(len(nodes[0].gpus)):
-        watts = [node.gpus[index].power_watts or 0.0 for node in nodes]
+        watts = [node.gpus[index].raw["power"] / 1e3 for node in nodes]
         by_power = sum((before + after) / 2 for before, after in pairwise(watts))
-        used = (nodes[-1].gpus[index].energy_joules or 0.0) - (nodes[0].gpus[index].energy_joules or 0.0)
+        used = (nodes[-1].gpus[index].raw["energy"] - nodes[0].gpus[index].raw["energy"]) / 1e3
         assert used == pytest.approx(by_power, rel=1e-3)
 
 
@@ -80,11 +80,10 @@ def test_a_wrong_scenario_is_refused_with_the_place(changes: dict[str, object], 
     assert reason in str(refusal.value)
 
 
-def test_what_a_group_says_is_absent_is_none() -> None:
+def test_what_a_group_says_is_absent_is_not_there() -> None:
     (gpu,) = simulated.read(parse(groups=[{**GROUP, "absent": list(simulated.ABSENT)}]), NOW).gpus
-    assert (gpu.utilization_ratio, gpu.power_watts, gpu.power_limit_watts, gpu.energy_joules) == (None,) * 4
-    assert set(gpu.temperatures_celsius) == {"gpu"}
-    assert set(gpu.clocks_hertz) == {"graphics", "sm", "memory"}
+    assert not set(simulated.ABSENT) & set(gpu.raw)
+    assert {"memory_used", "temperature", "clock:sm"} < set(gpu.raw)
 
 
 def node(seconds: float, *gpus: tuple[str, float | None, float]) -> Node:
@@ -95,10 +94,13 @@ def node(seconds: float, *gpus: tuple[str, float | None, float]) -> Node:
         cuda_version="12.2",
         simulated=False,
         gpus=tuple(
-            Reading(uuid=uuid, gpu="0", name="NVIDIA A100-SXM4-40GB", utilization_ratio=use, energy_joules=joules)
+            Reading(
+                uuid=uuid, gpu="0", name="NVIDIA A100-SXM4-40GB",
+                raw={"energy": joules * 1e3} | ({} if use is None else {"utilization": use * 100}),
+            )
             for uuid, use, joules in gpus
         ),
-    )
+    )  # fmt: skip
 
 
 def test_an_idle_hour_costs_the_hours_price() -> None:
