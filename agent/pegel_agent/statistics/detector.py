@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from pegel_agent.statistics.sensitivity import OF_TILTS, unlucky_errors, unlucky_quantile
 from pegel_agent.statistics.slots import FloatArray, IntArray, Reference
 from pegel_agent.statistics.tilts import bets_of, shares_of
 
@@ -67,8 +68,8 @@ class _Feature:
         self.bets = bets_of(reference)
         experts, bins = len(self.bets) + len(_ADAPTIVE), len(reference.whole.shares)
         unlucky = settings.delta / (features * max(len(reference.strata), 1))
-        self.quantile = -float(special.ndtri(unlucky / experts))
-        self.chi2_quantile = float(special.chdtri(bins - 1, unlucky))
+        self.quantile = unlucky_quantile(self.bets, reference.whole, OF_TILTS * unlucky)
+        self.chi2_quantile = float(special.chdtri(bins - 1, (1 - OF_TILTS) * unlucky))
         # Norms add, squares don't.
         self.harmless = float(np.sqrt(settings.tolerance) + np.sqrt(reference.heterogeneity))
         self.effects = np.array([reference.design_effects.get(direction, 1.0) for direction, _ in self.bets])
@@ -81,12 +82,13 @@ class _Feature:
     def _turn_to(self, stratum: int) -> None:
         """Lay the bets against a stratum's shares."""
         reference = self.reference.at(stratum)
-        p, m = reference.shares, reference.rows
+        p = reference.shares
         q = shares_of(self.bets, reference)
         distance = np.sum((q - p) ** 2 / p, axis=1)
-        paid = np.log1p(self.quantile * np.sqrt(self.effects * distance / m) + self.harmless * np.sqrt(distance))
+        unlucky = unlucky_errors(self.bets, reference, self.quantile, self.effects)
+        paid = np.log1p(unlucky + self.harmless * np.sqrt(distance))
         self.gains: FloatArray = (np.log(q / p) - paid[:, None]) / self.effects[:, None]
-        self.radius = np.sqrt(self.reference.largest_effect * self.chi2_quantile / m) + self.harmless
+        self.radius = np.sqrt(self.reference.largest_effect * self.chi2_quantile / reference.rows) + self.harmless
         # Where a stratum leaves no room for a bet, its stake is neither at risk nor added to.
         self.entry: FloatArray = np.zeros(len(self.log_stakes))
         self.entry[: len(self.bets)][distance == 0] = -np.inf

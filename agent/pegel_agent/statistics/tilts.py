@@ -10,9 +10,11 @@ from pegel_agent.statistics.slots import FloatArray, Reference, ReferenceShares,
 _LOCATION = (0.05, 0.1, 0.2, 0.4, 0.8)
 _SPREAD = (0.05, 0.1, 0.2, 0.4)
 _TAIL = (0.1, 0.2, 0.4)
-_APPEARING = (0.003, 0.01, 0.03, 0.1)
+_GAINS = (0.003, 0.01, 0.03, 0.1)
 _UNORDERED = {Slot.OTHER: "new", Slot.MISSING: "missing"}
 """Bins that have no place in the order, and the direction in which a feature moves when they fill."""
+APPEARING = frozenset(_UNORDERED.values())
+"""Directions of bets on rows that the reference has few of or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def tilts(reference: ReferenceShares) -> tuple[Tilt, ...]:
     for position, slot in enumerate(reference.slots):
         if slot in _UNORDERED and p[position] < 1:
             at = np.arange(len(p)) == position
-            for gain in _APPEARING:
+            for gain in _GAINS:
                 found.append(Tilt(_UNORDERED[slot], gain, np.where(at, gain, 0.0) + (1 - gain) * p))
     return tuple(found)
 

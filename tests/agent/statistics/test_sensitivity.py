@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from pegel_agent.reference.columns import learn_feature
 from pegel_agent.statistics.detector import Detector, Settings
-from pegel_agent.statistics.sensitivity import smallest_shift
+from pegel_agent.statistics.sensitivity import smallest_shift, unlucky_errors, unlucky_quantile
 from pegel_agent.statistics.slots import Reference, Slot, reference_shares
+from pegel_agent.statistics.tilts import APPEARING, bets_of, shares_of
 from scipy import stats
 
 SLOTS = (Slot.BELOW, *(Slot.INTERVAL,) * 20, Slot.ABOVE, Slot.MISSING)
@@ -30,3 +32,21 @@ def test_a_smaller_shift_is_never_proved_and_a_larger_one_is(rows: int, times: f
 def test_the_examples_of_the_documentation_hold() -> None:
     assert smallest_shift(500, 50) == pytest.approx(0.2, abs=0.02)
     assert smallest_shift(10_000, 50) == pytest.approx(0.07, abs=0.01)
+
+
+@pytest.mark.parametrize("rows", [500, 10_000])
+def test_no_bet_wins_more_from_an_unlucky_reference_than_it_pays_but_for_the_chance(rows: int) -> None:
+    chance, random_numbers = 0.05, np.random.default_rng(4)
+    feature = learn_feature("f", "input", random_numbers.normal(size=rows))
+    assert feature
+    truth = feature.bins.counts(random_numbers.normal(size=1_000_000)) / 1_000_000
+    slots = feature.reference.whole.slots
+    unlucky, references = 0, 500
+    for _ in range(references):
+        reference = reference_shares(random_numbers.multinomial(rows, truth), slots)
+        bets = tuple(bet for bet in bets_of(Reference(reference)) if bet[0] not in APPEARING)
+        won = (shares_of(bets, reference) / reference.shares - 1) @ truth
+        z = unlucky_quantile(bets, reference, chance)
+        unlucky += bool(np.any(won > unlucky_errors(bets, reference, z, np.ones(len(bets)))))
+    assert unlucky <= chance * references + 3 * np.sqrt(chance * references)
+    assert unlucky >= 0.2 * chance * references  # nor does it pay far too much
