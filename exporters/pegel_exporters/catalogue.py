@@ -214,6 +214,9 @@ GPU_UP = Metric(
     _GPU,
 )  # fmt: skip
 GPU_DEVICES = Metric("nvidia_gpu_devices", "gauge", "GPUs that the driver lists.")
+GPU_DRIVER_RELEASED = Metric(
+    "nvidia_gpu_driver_released", "gauge", "1 while the driver is left alone on request, as for its upgrade."
+)
 GPU_READING_AGE = Metric("nvidia_gpu_reading_age_seconds", "gauge", "Age of the last reading.", _GPU)
 GPU_UTILIZATION = Metric(
     "nvidia_gpu_utilization_ratio", "gauge", "Share of the sample period in which a kernel ran, 0 to 1.", _GPU

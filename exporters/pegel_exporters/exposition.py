@@ -64,6 +64,12 @@ def _labels(names: Iterable[str], values: Iterable[str]) -> str:
     return f"{{{pairs}}}" if pairs else ""
 
 
+def _type(metric: Metric, openmetrics: bool) -> str:
+    """OpenMetrics has no counter without `_total`; names that are another exporter's may."""
+    foreign = openmetrics and metric.type == "counter" and not metric.name.endswith("_total")
+    return "unknown" if foreign else metric.type
+
+
 class Renderer:
     """Renders families, remembering each series' escaped name for the next page.
 
@@ -80,7 +86,7 @@ class Renderer:
         for family in families:
             metric = family.metric
             name = metric.openmetrics_name if openmetrics else metric.name
-            lines.append(f"# HELP {name} {_escape_help(metric.help)}\n# TYPE {name} {metric.type}\n")
+            lines.append(f"# HELP {name} {_escape_help(metric.help)}\n# TYPE {name} {_type(metric, openmetrics)}\n")
             for values, sample in family.samples.items():
                 if isinstance(sample, Histogram):
                     self._histogram(lines, metric, values, sample)

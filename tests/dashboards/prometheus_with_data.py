@@ -41,14 +41,15 @@ class Series:
 
 
 class Prometheus:
-    """Answers queries as of the last sample."""
+    """Answers queries as of the last sample that was made up, or as of now."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, at: int | None = END) -> None:
         self._url = url
+        self._at = {} if at is None else {"time": at}
 
     def query(self, expression: str) -> dict[frozenset[tuple[str, str]], float]:
         """Values by label pairs, the metric's name left out. A query that Prometheus refuses is a HTTPError."""
-        result = self._get("query", {"query": expression, "time": END})["result"]
+        result = self._get("query", {"query": expression, **self._at})["result"]
         return {
             frozenset((key, value) for key, value in sample["metric"].items() if key != "__name__"): float(
                 sample["value"][1]
@@ -75,11 +76,27 @@ def _program(name: str) -> str:
 @contextmanager
 def prometheus(folder: Path, series: Sequence[Series]) -> Iterator[Prometheus]:
     """Run Prometheus on the series for as long as the context lasts."""
-    page, data, settings = folder / "page.txt", folder / "data", folder / "prometheus.yml"
+    page, data = folder / "page.txt", folder / "data"
     page.write_text("".join(line for each in series for line in each.lines()) + "# EOF\n")
-    settings.write_text("{}\n")
     promtool = [_program("promtool"), "tsdb", "create-blocks-from", "openmetrics", str(page), str(data)]
     subprocess.run(promtool, check=True, capture_output=True)
+    with _running(folder, {}, data) as url:
+        yield Prometheus(url)
+
+
+@contextmanager
+def prometheus_scraping(folder: Path, *targets: str) -> Iterator[Prometheus]:
+    """Run Prometheus that scrapes the targets (HOST:PORT) every second for as long as the context lasts."""
+    job = {"job_name": "pegel", "honor_labels": True, "static_configs": [{"targets": list(targets)}]}
+    settings = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
+    with _running(folder, settings, folder / "data") as url:
+        yield Prometheus(url, at=None)
+
+
+@contextmanager
+def _running(folder: Path, configuration: Mapping[str, Any], data: Path) -> Iterator[str]:
+    settings = folder / "prometheus.yml"
+    settings.write_text(json.dumps(configuration))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -95,7 +112,7 @@ def prometheus(folder: Path, series: Sequence[Series]) -> Iterator[Prometheus]:
         )
         try:
             _wait_until_ready(process, f"http://{address}", folder / "log.txt")
-            yield Prometheus(f"http://{address}")
+            yield f"http://{address}"
         finally:
             process.terminate()
             process.wait(20)

@@ -210,7 +210,7 @@ def test_simulated_gpus_need_no_gpu_node_and_no_runtime():
     (daemonset,) = of_kind(rendered("simulate"), "DaemonSet")
     pod = daemonset["spec"]["template"]["spec"]
     assert not {"runtimeClassName", "affinity"} & set(pod)
-    assert "env" not in pod["containers"][0]
+    assert [variable["name"] for variable in pod["containers"][0]["env"]] == ["NODE_NAME"]
 
 
 def test_the_exporter_runs_where_a_gpu_is_and_allocates_none():
@@ -222,6 +222,7 @@ def test_the_exporter_runs_where_a_gpu_is_and_allocates_none():
     ] * 2
     assert pod["runtimeClassName"] == "nvidia"
     assert pod["containers"][0]["env"] == [
+        {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
         {"name": "NVIDIA_DRIVER_CAPABILITIES", "value": "utility"},
     ]

@@ -7,7 +7,7 @@ from pegel_exporters.errors import UserError
 
 if TYPE_CHECKING:
     from pegel_exporters.gpu.exporter import Ask
-    from pegel_exporters.gpu.metrics import MetricSet
+    from pegel_exporters.gpu.sets import MetricSet
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
 
@@ -15,7 +15,12 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
 @click.command(name="gpu-exporter")
 @click.option("--listen", default=":9465", metavar="HOST:PORT", help="Where to serve /metrics.")
 @click.option("--interval", default="5s", metavar="DURATION", help="How often the GPUs are read: 500ms, 5s, 1m.")
-@click.option("--metrics", default="native,legacy", metavar="SETS", help="Sets of metric names, with commas.")
+@click.option(
+    "--metrics",
+    default="native,legacy",
+    metavar="SETS",
+    help="Sets of metric names, with commas: native, legacy, dcgm (those of dcgm-exporter).",
+)
 @click.option(
     "--simulate", metavar="NAME|FILE", help="Simulate GPUs: dgx-a100, h100-mig, t4-time-sliced, v100 or a file."
 )
@@ -41,6 +46,8 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_
     import asyncio
     import importlib.util
     import logging
+    import os
+    import socket
 
     from pegel_exporters.gpu import simulated
     from pegel_exporters.gpu.exporter import run
@@ -59,7 +66,9 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_
         logging.getLogger("pegel").info(
             "serving %s on http://%s/metrics", what, Address(address.host or "localhost", sock.getsockname()[1])
         )
-        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source, ask=ask))
+        # A pod's own name tells nobody which node it is on.
+        hostname = os.environ.get("NODE_NAME") or socket.gethostname()
+        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source, ask=ask, hostname=hostname))
 
 
 def _kubelet(path: str) -> "Ask":
@@ -84,7 +93,7 @@ def _seconds(text: str) -> float:
 
 def _sets(text: str) -> tuple["MetricSet", ...]:
     """The metric sets of a list with commas. Raises UserError."""
-    from pegel_exporters.gpu.metrics import METRIC_SETS
+    from pegel_exporters.gpu.sets import METRIC_SETS
 
     names = [name.strip() for name in text.split(",")]
     for name in names:

@@ -18,10 +18,11 @@ from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
 from pegel_exporters.gpu import page
 from pegel_exporters.gpu.fleet import Watch
-from pegel_exporters.gpu.metrics import Fleet, MetricSet, families
+from pegel_exporters.gpu.metrics import Fleet
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
 from pegel_exporters.gpu.pods import PodsWatch
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node
+from pegel_exporters.gpu.sets import MetricSet, families
 from pegel_exporters.gpu.simulated import Source
 from pegel_exporters.gpu.worker import Worker
 from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
@@ -35,6 +36,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 """How long a missing driver is left alone before it is looked for again."""
 STALE_SECONDS = 15.0
 """Age at which a reading's values leave the page, or three intervals if that is longer."""
+RELEASED = "it was released by SIGUSR1; SIGUSR2 takes it again"
 SHORTEST_TIMEOUT_SECONDS = 2.0
 SHORTEST_ASK_SECONDS, LONGEST_ASK_SECONDS = 1.0, 10.0
 """The kubelet is asked at the interval within these bounds: its rate limit is one for all of its clients."""
@@ -43,14 +45,18 @@ SHORTEST_ASK_SECONDS, LONGEST_ASK_SECONDS = 1.0, 10.0
 class Exporter:
     """What the page shows, kept up to date by `watch`, `attribute` and `render`, answered by `handle`."""
 
-    def __init__(self, *, interval: float, sets: tuple[MetricSet, ...]) -> None:
+    def __init__(self, *, interval: float, sets: tuple[MetricSet, ...], hostname: str) -> None:
         self._interval = interval
         self._sets = sets
+        self._hostname = hostname
+        self._shown: frozenset[str] = frozenset()
         self._pods: PodsWatch | None = None
         self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
         self._renderers = Renderer(), Renderer()
         self._build = Family(catalogue.BUILD_INFO, {(version("pegel"),): 1.0})
         self._changed = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
         self._asked = False
         self._page = self._render()
 
@@ -58,11 +64,12 @@ class Exporter:
         """Read at every interval, less often while there is no driver. Runs until cancelled."""
         pause = self._interval
         while True:
+            await self._wanted.wait()
             began = time.monotonic()
             try:
                 node = await read()
             except DriverUnavailableError as error:
-                for line in self._watch.failed(str(error)):
+                for line in self._watch.failed(str(error) if self._wanted.is_set() else RELEASED):
                     log.warning("%s", line)
                 pause = max(self._interval, min(2 * pause, LONGEST_PAUSE_SECONDS))
             else:
@@ -72,6 +79,17 @@ class Exporter:
             self._asked = True
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
+
+    def release(self) -> None:
+        """Leave the driver alone until `take`, so that it can be unloaded: whoever reads it must be ended as well."""
+        self._wanted.clear()
+        for line in self._watch.failed(RELEASED):
+            log.warning("%s", line)
+        self._changed.set()
+
+    def take(self) -> None:
+        """Read the driver again."""
+        self._wanted.set()
 
     async def attribute(self, ask: Ask) -> None:
         """Ask the kubelet who holds the GPUs, at every interval or so. Runs until cancelled."""
@@ -101,11 +119,13 @@ class Exporter:
             self._page = self._render()
 
     def _render(self) -> Page:
-        return Page.of((self._build, *families(self._fleet(), self._sets)), *self._renderers)
+        fleet = self._fleet()
+        self._shown = frozenset(gauge.reading.uuid for gauge in fleet.gauges)
+        return Page.of((self._build, *families(fleet, self._sets, hostname=self._hostname)), *self._renderers)
 
     def _fleet(self) -> Fleet:
         now = time.monotonic()
-        fleet = self._watch.fleet(now)
+        fleet = replace(self._watch.fleet(now), released=not self._wanted.is_set())
         return replace(fleet, pods=self._pods.pods(fleet, now)) if self._pods else fleet
 
     async def handle(self, request: Request) -> Response:
@@ -114,6 +134,7 @@ class Exporter:
             return Response(405, b"only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
         match request.path:
             case "/metrics":
+                self._watch.scraped(self._shown, time.monotonic())
                 return _metrics(request, self._page)
             case "/healthz":
                 return text("ok")
@@ -143,17 +164,27 @@ async def run(
     sets: tuple[MetricSet, ...],
     simulate: Source | None,
     ask: Ask | None = None,
+    hostname: str = "",
 ) -> None:
-    """Export until SIGTERM or SIGINT. `interval` is in seconds; `simulate` stands in for the driver.
+    """Export until SIGTERM or SIGINT; SIGUSR1 releases the driver, SIGUSR2 takes it again.
 
-    `ask` tells who holds the GPUs; without it the page says nothing of pods.
+    `interval` is in seconds; `simulate` stands in for the driver. `ask` tells who holds the GPUs; without it the page
+    says nothing of pods. `hostname` is the node's, for dcgm's labels.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(timeout=max(2 * interval, SHORTEST_TIMEOUT_SECONDS))
-    exporter = Exporter(interval=interval, sets=sets)
+    exporter = Exporter(interval=interval, sets=sets, hostname=hostname)
+    closing: set[asyncio.Task[None]] = set()
+
+    def release() -> None:
+        exporter.release()
+        closing.add(asyncio.create_task(worker.close()))
+
+    loop.add_signal_handler(signal.SIGUSR1, release)
+    loop.add_signal_handler(signal.SIGUSR2, exporter.take)
     server = await serve(exporter.handle, sock)
     loops = [
         asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate))),

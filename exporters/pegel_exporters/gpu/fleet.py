@@ -7,10 +7,14 @@ from pegel_exporters import catalogue
 from pegel_exporters.gpu import xid
 from pegel_exporters.gpu.measures import MEASURES, MIG_MEASURES, Labels, Measured, measure
 from pegel_exporters.gpu.metrics import Fleet, Gauge
-from pegel_exporters.gpu.readings import Node, Reading
+from pegel_exporters.gpu.readings import Node, Reading, Xid
 
 _COUNTERS = frozenset(metric.name for metric in catalogue.CATALOGUE if metric.type == "counter")
 _NOTHING = Measured({}, 0)
+
+BORN_SECONDS = 60.0
+"""How long a new GPU's error counts are shown as 0 from their first scrape: increase() sees a rise only from a 0 that
+every scraper has read."""
 
 
 class Counters:
@@ -47,7 +51,8 @@ class _Known:
     counted: Counters = field(default_factory=Counters)
     implausible: int = 0
     xids: dict[str, int] = field(default_factory=lambda: dict.fromkeys(xid.NAMES, 0))
-    last_xid: float | None = None
+    last_xid: Xid | None = None
+    scraped: float | None = None
 
 
 class Watch:
@@ -85,6 +90,12 @@ class Watch:
         self._error, self._answered = error, False
         return news
 
+    def scraped(self, uuids: frozenset[str], now: float) -> None:
+        """A page with these GPUs was scraped."""
+        for uuid in uuids & self._known.keys():
+            if self._known[uuid].scraped is None:
+                self._known[uuid].scraped = now
+
     def fleet(self, now: float) -> Fleet:
         """What the page tells at this moment."""
         node = self._node
@@ -109,6 +120,7 @@ class Watch:
             error=known.error,
             implausible=known.implausible,
             xids=known.xids,
+            counting=known.scraped is not None and now >= known.scraped + BORN_SECONDS,
             last_xid=known.last_xid,
         )
 
@@ -139,6 +151,6 @@ class Watch:
             known = self._known.get(event.uuid)
             if known is not None:
                 known.xids[xid.name(event.code)] += 1
-                known.last_xid = max(event.time, known.last_xid or event.time)
+                known.last_xid = event
             news.append(f"GPU {known.reading.gpu if known else '?'} {event.uuid}: {xid.describe(event.code)}")
         return news

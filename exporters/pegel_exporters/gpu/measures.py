@@ -216,14 +216,24 @@ def possible(metric: Metric, value: float) -> bool:
     return low <= value <= high
 
 
+def plausible(key: str, value: float) -> bool:
+    """Whether a value in NVML's unit can be true; one that no measure has is a count."""
+    what = MEASURES.get(key)
+    return possible(what.metric, _convert(value, what.factor)) if what else 0 <= value <= 2**63
+
+
+def _convert(value: float, factor: float) -> float:
+    """From NVML's unit to the metric's. Division keeps 43 percent 0.43, where times 0.01 doesn't."""
+    return value / round(1 / factor) if factor < 1 else value * factor
+
+
 def measure(raw: Raw, table: Mapping[str, Measure] = MEASURES) -> Measured:
     """The samples of one GPU's or, with MIG_MEASURES, MIG device's values. Keys that no measure has are passed over."""
     samples: dict[str, dict[Labels, float]] = {}
     implausible = 0
     of_table = ((table[key], value) for key, value in raw.items() if key in table)
     for what, value in chain(of_table, _several(raw) if table is MEASURES else ()):
-        # Division keeps 43 percent 0.43, where times 0.01 doesn't.
-        number = value / round(1 / what.factor) if what.factor < 1 else value * what.factor
+        number = _convert(value, what.factor)
         if possible(what.metric, number):
             samples.setdefault(what.metric.name, {})[what.labels] = number
         else:

@@ -1,8 +1,7 @@
 """What was measured to metric families: pure. A value that is absent or impossible gives no series."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
@@ -10,10 +9,8 @@ from pegel_exporters.exposition import Family, Histogram, LabelValues
 from pegel_exporters.gpu import xid
 from pegel_exporters.gpu.attribution import Allocations
 from pegel_exporters.gpu.measures import MEASURES, MIG_MEASURES, Measured
-from pegel_exporters.gpu.readings import Reading
+from pegel_exporters.gpu.readings import Reading, Xid
 
-MetricSet = Literal["native", "legacy"]
-METRIC_SETS: tuple[MetricSet, ...] = ("native", "legacy")
 _NOTHING = Measured({}, 0)
 
 
@@ -23,7 +20,7 @@ class Gauge:
 
     `measured` is the reading in base units, `instances` its MIG devices, in the reading's order. `fresh` is False when
     the reading is too old to be shown: then only its age, its identity and its counts are. `error` says why it does not
-    answer, empty when it does. `xids` are counts by code.
+    answer, empty when it does. `xids` are counts by code, published as 0 until `counting`.
     """
 
     reading: Reading
@@ -35,7 +32,8 @@ class Gauge:
     error: str = ""
     implausible: int = 0
     xids: Mapping[str, int] = field(default_factory=dict)
-    last_xid: float | None = None
+    counting: bool = True
+    last_xid: Xid | None = None
 
     def value(self, metric: Metric, *labels: str) -> float | None:
         """A measured value, while it is fresh; None where there is none. `labels` are those after the GPU's own."""
@@ -61,7 +59,8 @@ class Pods:
 class Fleet:
     """Everything the page tells: the driver, as last seen, its GPUs, and who holds them.
 
-    `listed` is None while the driver does not answer, and `error` says why. `pods` is None where nobody asks.
+    `listed` is None while the driver does not answer, and `error` says why. `released` says that it is
+    left alone on request. `pods` is None where nobody asks.
     """
 
     driver_version: str = ""
@@ -69,18 +68,13 @@ class Fleet:
     simulated: bool = False
     listed: int | None = None
     error: str = ""
+    released: bool = False
     gauges: tuple[Gauge, ...] = ()
     pods: Pods | None = None
 
 
-def families(fleet: Fleet, sets: Iterable[MetricSet] = METRIC_SETS) -> tuple[Family, ...]:
-    """The families of the sets asked for, in the catalogue's order; a metric without series is left out."""
-    wanted = set(sets)
-    pages = (_native(fleet) if "native" in wanted else ()), (_legacy(fleet) if "legacy" in wanted else ())
-    return tuple(family for page in pages for family in page if family.samples)
-
-
-def _native(fleet: Fleet) -> tuple[Family, ...]:
+def native(fleet: Fleet) -> tuple[Family, ...]:
+    """The families of Pegel's own names, in the catalogue's order, those without samples too."""
     told = _told(fleet)
     shown = [gauge for gauge in fleet.gauges if gauge.fresh]
     for gauge in shown:
@@ -102,7 +96,8 @@ _METRICS = tuple(
     for metric in catalogue.CATALOGUE
     if metric
     in {
-        catalogue.GPU_INFO, catalogue.GPU_UP, catalogue.GPU_DEVICES, catalogue.GPU_READING_AGE,
+        catalogue.GPU_INFO, catalogue.GPU_UP, catalogue.GPU_DEVICES, catalogue.GPU_DRIVER_RELEASED,
+        catalogue.GPU_READING_AGE,
         catalogue.GPU_XID_ERRORS, catalogue.GPU_XID_LAST, catalogue.GPU_XID_INFO, catalogue.GPU_IMPLAUSIBLE,
         catalogue.GPU_THROTTLED, catalogue.GPU_RECOVERY_ACTION, catalogue.GPU_MIG_INFO,
         *(one.metric for one in (*MEASURES.values(), *MIG_MEASURES.values())),
@@ -120,6 +115,7 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
         if gauge.uuid
     }
     told[catalogue.GPU_UP.name] = {_ids(gauge.reading): float(gauge.up) for gauge in fleet.gauges} or {("", ""): 0.0}
+    told[catalogue.GPU_DRIVER_RELEASED.name] = {(): float(fleet.released)}
     if fleet.listed is not None:
         told[catalogue.GPU_DEVICES.name] = {(): float(fleet.listed)}
     seen: set[str] = set()
@@ -129,10 +125,12 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
             told[catalogue.GPU_READING_AGE.name][ids] = gauge.age_seconds
         if gauge.reading.uuid:
             told[catalogue.GPU_IMPLAUSIBLE.name][ids] = float(gauge.implausible)
-            told[catalogue.GPU_XID_ERRORS.name].update({(*ids, code): float(n) for code, n in gauge.xids.items()})
+            told[catalogue.GPU_XID_ERRORS.name].update(
+                {(*ids, code): float(count if gauge.counting else 0) for code, count in gauge.xids.items()}
+            )
             seen.update(code for code, count in gauge.xids.items() if count)
         if gauge.last_xid is not None:
-            told[catalogue.GPU_XID_LAST.name][ids] = gauge.last_xid
+            told[catalogue.GPU_XID_LAST.name][ids] = gauge.last_xid.time
     told[catalogue.GPU_XID_INFO.name] = {
         (code, known.kind, known.meaning, known.advice): 1.0 for code, known in xid.BY_NAME.items() if code in seen
     }
@@ -153,7 +151,8 @@ def _pods(pods: Pods) -> tuple[Family, ...]:
     )
 
 
-def _legacy(fleet: Fleet) -> tuple[Family, ...]:
+def legacy(fleet: Fleet) -> tuple[Family, ...]:
+    """The families of names that were in use before."""
     percent: dict[LabelValues, float | Histogram] = {}
     for gauge in fleet.gauges:
         gpu, ratio = gauge.reading, gauge.value(catalogue.GPU_UTILIZATION)

@@ -166,7 +166,10 @@ def test_without_a_driver_there_is_one_0_and_one_line_until_a_driver_appears(
     environment = {"LD_LIBRARY_PATH": str(tmp_path), "PEGEL_NVML_DOUBLE": str(tmp_path / "scenario")}
     command = run_exporter(environment=environment)
     page = command.sees('nvidia_gpu_up{gpu="",uuid=""} 0.0')
-    assert [line for line in page.splitlines() if line.startswith("nvidia")] == ['nvidia_gpu_up{gpu="",uuid=""} 0.0']
+    assert [line for line in page.splitlines() if line.startswith("nvidia")] == [
+        'nvidia_gpu_up{gpu="",uuid=""} 0.0',
+        "nvidia_gpu_driver_released 0.0",
+    ]
     first = command.wait(command.workers)
     command.wait(lambda: command.workers() not in ([], first))  # it has tried again
     build_nvml().tell(*ONE_GPU)
@@ -236,7 +239,7 @@ def test_a_worker_whose_exporter_was_killed_ends_even_while_it_hangs(
     ("options", "reason"),
     [
         (["--simulate", "dgx-b300"], "no built-in scenario (dgx-a100, h100-mig, t4-time-sliced, v100) and no file"),
-        (["--metrics", "native,dcgm"], "--metrics: 'dcgm' is not known; known: native, legacy"),
+        (["--metrics", "native,dcgn"], "--metrics: 'dcgn' is not known; known: native, legacy, dcgm"),
         (["--interval", "5"], "--interval '5': write a duration"),
         (["--interval", "1ms"], "--interval '1ms': write a duration"),
         (["--listen", "9465"], "'9465' is not an address"),

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pegel_exporters import catalogue
 from pegel_exporters.gpu.fleet import Watch
-from pegel_exporters.gpu.metrics import Fleet, families
+from pegel_exporters.gpu.metrics import Fleet
 from pegel_exporters.gpu.page import page
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading, Xid
+from pegel_exporters.gpu.sets import families
 
 READING = Reading(
     uuid="GPU-a",
@@ -79,16 +80,25 @@ def test_a_counter_goes_on_where_a_driver_that_was_loaded_anew_begins_at_0() -> 
 
 
 def test_an_error_is_counted_from_0_by_its_code_and_one_that_is_not_known_as_other() -> None:
-    node = replace(NODE, xids=(Xid(uuid="GPU-a", code=79, time=7.0), Xid(uuid="GPU-a", code=4711, time=5.0)))
-    before, after = (samples(watch_of(*steps)[0].fleet(0.0)) for steps in ([(NODE, 0.0)], [(NODE, 0.0), (node, 1.0)]))
+    failed = replace(NODE, xids=(Xid(uuid="GPU-a", code=4711, time=5.0), Xid(uuid="GPU-a", code=79, time=7.0)))
+    watch, news = watch_of((NODE, 0.0), (failed, 1.0))
+    assert any("XID 79" in line for line in news)
+    before = samples(watch.fleet(1.0))
     assert set(before["nvidia_gpu_xid_errors_total"].values()) == {0.0}
-    assert before["nvidia_gpu_xid_errors_total"].keys() == after["nvidia_gpu_xid_errors_total"].keys()
-    counted = {labels[-1] for labels, count in after["nvidia_gpu_xid_errors_total"].items() if count}
-    assert counted == {"79", "other"}
-    assert after["nvidia_gpu_xid_last_timestamp_seconds"] == {("GPU-a", "0"): 7.0}
-    assert {labels[0] for labels in after["nvidia_gpu_xid_info"]} == {"79", "other"}
-    assert "nvidia_gpu_xid_info" not in before
-    assert any("XID 79" in line for line in watch_of((node, 0.0))[1])
+    watch.scraped(frozenset({"GPU-a"}), 1.0)
+    watch.scraped(frozenset({"GPU-a"}), 50.0)
+    assert set(samples(watch.fleet(60.0))["nvidia_gpu_xid_errors_total"].values()) == {0.0}
+    after = samples(watch.fleet(61.0))["nvidia_gpu_xid_errors_total"]
+    assert before["nvidia_gpu_xid_errors_total"].keys() == after.keys()
+    assert {labels[-1]: count for labels, count in after.items() if count} == {"79": 1.0, "other": 1.0}
+
+
+def test_an_error_is_told_at_once_even_while_its_count_waits_for_a_scraper_to_read_0() -> None:
+    failed = replace(NODE, xids=(Xid(uuid="GPU-a", code=79, time=7.0),))
+    told = samples(watch_of((NODE, 0.0), (failed, 1.0))[0].fleet(1.0))
+    assert told["nvidia_gpu_xid_last_timestamp_seconds"] == {("GPU-a", "0"): 7.0}
+    assert {labels[0] for labels in told["nvidia_gpu_xid_info"]} == {"79"}
+    assert "nvidia_gpu_xid_info" not in samples(watch_of((NODE, 0.0))[0].fleet(0.0))
 
 
 def test_the_old_name_takes_the_index_where_there_is_no_minor_number() -> None:

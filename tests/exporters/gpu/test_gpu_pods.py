@@ -5,10 +5,11 @@ from typing import Any
 
 from pegel_exporters.exposition import Renderer
 from pegel_exporters.gpu import page
-from pegel_exporters.gpu.metrics import Fleet, Gauge, families
+from pegel_exporters.gpu.metrics import Fleet, Gauge
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
 from pegel_exporters.gpu.pods import PodsWatch
 from pegel_exporters.gpu.readings import Reading
+from pegel_exporters.gpu.sets import families
 
 from tests.exporters.test_exposition import reference_pages
 

@@ -9,8 +9,8 @@ import pytest
 from pegel_exporters.exposition import Renderer
 from pegel_exporters.gpu import simulated
 from pegel_exporters.gpu.fleet import Watch
-from pegel_exporters.gpu.metrics import families
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node
+from pegel_exporters.gpu.sets import families
 from pegel_exporters.gpu.worker import Worker
 
 pytestmark = pytest.mark.integration
