@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import click
 import numpy as np
 from measuring.figures import aligned, poisson_bounds
-from measuring.rows import Stream, counts_of, normal_shares
+from measuring.rows import Kind, Stream, counts_of, normal_shares
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.order import in_order
 from pegel_agent.reference.profile import Feature
-from pegel_agent.statistics.slots import FloatArray
+from pegel_agent.reference.seasons import expected_shares
+from pegel_agent.statistics.slots import FloatArray, Reference
 from pegel_rules.fleet import (
     BUDGET_DAYS,
     END,
@@ -26,8 +27,11 @@ from pegel_rules.fleet import (
 
 FEATURES = 50
 REFERENCE = 10_000
+SEASONAL_REFERENCE = 240_000
+"""Enough for the hours of the day to be told apart."""
 RATES = (120, 480, 6_000)
 AR_RATE = 480
+SEASON_RATE = 6_000
 SHIFT = 0.15
 SCRAPES = 20
 """In five minutes. increase() does not see the rows between the last scrape before and the first in them."""
@@ -38,26 +42,28 @@ _SEEN = (SCRAPES - 1) / SCRAPES
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Rows an hour of all replicas together; `dependent` rows are one AR(1) stream."""
+    """Rows an hour of all replicas together."""
 
     rate: int
-    dependent: bool = False
+    kind: Kind = "independent"
 
     @property
     def name(self) -> str:
-        return f"{self.rate:,}/h{', AR(1)' if self.dependent else ''}"
+        return f"{self.rate:,}/h{'' if self.kind == 'independent' else f', {self.kind}'}"
 
 
 def reference_of(traffic: Traffic, random_numbers: np.random.Generator) -> tuple[Feature, Stream]:
     """A feature's reference, and the stream that it was taken from."""
     step = max(1, traffic.rate // STEPS_AN_HOUR)
-    stream = Stream("AR(1)" if traffic.dependent else "independent", 1, traffic.rate, random_numbers)
-    column = stream.next(REFERENCE)[0]
+    stream = Stream(traffic.kind, 1, traffic.rate, random_numbers)
+    column = stream.next(SEASONAL_REFERENCE if traffic.kind == "season" else REFERENCE)[0]
     feature = learn_feature("f", "input", column)
     assert feature is not None
-    if traffic.dependent:
+    if traffic.kind != "independent":
         counts = counts_of(feature, column, step)
-        feature = in_order(feature, counts, np.arange(len(counts)))
+        numbers = np.arange(len(counts))
+        middles = (numbers + 0.5) * STEP_SECONDS if traffic.kind == "season" else None
+        feature = in_order(feature, counts, numbers, middles)
     return feature, stream
 
 
@@ -66,9 +72,14 @@ def pieces(
 ) -> FloatArray:
     """A month of increase(…[5m]) per bin (steps, k), over all replicas."""
     rows = random_numbers.poisson(traffic.rate / STEPS_AN_HOUR, STEPS)
-    if not traffic.dependent:
+    if traffic.kind != "AR(1)":
         seen = random_numbers.binomial(rows, _SEEN)
-        return random_numbers.multinomial(seen, normal_shares(feature, shift=shift)) / _SEEN
+        if traffic.kind == "independent":
+            return random_numbers.multinomial(seen, normal_shares(feature, shift=shift)) / _SEEN
+        a_day = np.arange(24 * STEPS_AN_HOUR)
+        swing = np.sin(2 * np.pi * (a_day + 0.5) / len(a_day))
+        shares = np.array([normal_shares(feature, shift=shift + moved) for moved in swing])
+        return random_numbers.multinomial(seen, np.resize(shares, (STEPS, shares.shape[1]))) / _SEEN
     step = np.repeat(np.arange(STEPS), rows)
     place = np.arange(len(step)) - np.repeat(np.cumsum(rows) - rows, rows)
     seen_rows = place >= rows[step] / SCRAPES
@@ -80,15 +91,18 @@ def pieces(
 def strongest(feature: Feature, counts: FloatArray) -> FloatArray:
     """The highest ratio of PSI to its limit over all windows (steps,), as the rules compute it."""
     reference = feature.reference
-    hour = _rolled(counts, STEPS_AN_HOUR)
-    hours = hour[::STEPS_AN_HOUR]
+    quarters = np.arange(len(counts)) * STEP_SECONDS // 900 % 96
+    by_quarter = expected_shares(reference) if reference.strata else np.tile(reference.whole.shares, (96, 1))
+    shares = by_quarter[quarters]
+    hour, foreseen = (_rolled(rows, STEPS_AN_HOUR) for rows in (counts, counts.sum(axis=1)[:, None] * shares))
+    hours, foreseen_hours = hour[::STEPS_AN_HOUR], foreseen[::STEPS_AN_HOUR]
     found = np.zeros(len(counts))
     for window in WINDOWS:
         if window.hours == 1:
-            ratio = _ratio(hour, reference.whole.shares, reference.largest_effect, window.hours)
+            ratio = _ratio(hour, foreseen, reference, window.hours)
         else:
             hourly = _ratio(
-                _rolled(hours, window.hours), reference.whole.shares, reference.largest_effect, window.hours
+                _rolled(hours, window.hours), _rolled(foreseen_hours, window.hours), reference, window.hours
             )
             ratio = np.repeat(hourly, STEPS_AN_HOUR)
         found = np.maximum(found, ratio)
@@ -101,17 +115,21 @@ def _rolled(counts: FloatArray, pieces_: int) -> FloatArray:
     return sums
 
 
-def _ratio(counts: FloatArray, q: FloatArray, effect: float, hours: int) -> FloatArray:
+def _ratio(counts: FloatArray, foreseen: FloatArray, reference: Reference, hours: int) -> FloatArray:
     looks = len(WINDOWS) * LOOKS_PER_WINDOW * BUDGET_DAYS * 24 / hours
     y = 2 * np.log(looks * FEATURES / SHARE_OF_BUDGET) - np.log(2 * np.pi)
     z = np.sqrt(y - np.log(y - np.log(y)))
-    k = len(q)
+    k = counts.shape[1]
     variance = 2 / (9 * (k - 1))
     rows = counts.sum(axis=1)
+    q = foreseen / np.maximum(rows, 1)[:, None]
+    q[rows == 0] = reference.whole.shares
+    m = reference.whole.rows * (min(1, hours / 24) if reference.strata else 1)
     p = (counts + 0.5) / (rows + 0.5 * k)[:, None]
     psi = np.sum((p - q) * np.log(p / q), axis=1)
-    scale = effect * (1 / _SEEN / np.maximum(rows, 1) + 1 / REFERENCE)
-    limit = scale * (k - 1) * (1 - variance + z * np.sqrt(variance)) ** 3
+    scale = reference.largest_effect * (1 / _SEEN / np.maximum(rows, 1) + 1 / m)
+    chance = scale * (k - 1) * (1 - variance + z * np.sqrt(variance)) ** 3
+    limit = (np.sqrt(chance) + np.sqrt(reference.heterogeneity)) ** 2
     return np.where(rows >= ROWS_PER_BIN * k, psi / limit, 0.0)
 
 
@@ -148,6 +166,8 @@ def hours_until_seen(traffic: Traffic, random_numbers: np.random.Generator) -> f
 def main(months: int, runs: int) -> None:
     """Simulate the rules of DataDriftFleet on 50 features with references of 10,000 rows, and 15 s between scrapes.
 
+    The reference of the season has 240,000, which is what it takes to tell the hours of the day apart.
+
     Rows of ten replicas are added up by the rules before anything else is done, so that a tenth of the rate in each of
     ten replicas is the rate here. Takes five seconds a month, about.
 
@@ -157,7 +177,7 @@ def main(months: int, runs: int) -> None:
     """
     random_numbers = np.random.default_rng(1)
     lines = []
-    kinds = [*(Traffic(rate) for rate in RATES), Traffic(AR_RATE, dependent=True)]
+    kinds = [*(Traffic(rate) for rate in RATES), Traffic(AR_RATE, "AR(1)"), Traffic(SEASON_RATE, "season")]
     for traffic in kinds:
         false = 0
         for month in range(months):

@@ -83,6 +83,16 @@ FEATURE_REFERENCE_ROWS = Metric(
     "ml_feature_reference_rows", "gauge", "The reference's rows per feature and bin (its rows times the share).",
     (*_MODEL, "feature", "bin", "reference"),
 )  # fmt: skip
+FEATURE_EXPECTED_ROWS = Metric(
+    "ml_feature_expected_rows_total", "counter",
+    "Where the reference tells the hours of the day apart: rows per feature and bin that it expected of those counted.",
+    (*_MODEL, "feature", "bin", "reference"),
+)  # fmt: skip
+FEATURE_HETEROGENEITY = Metric(
+    "ml_feature_heterogeneity", "gauge",
+    "Where the reference tells the hours of the day apart: chi-square by which its windows differ beyond chance.",
+    (*_MODEL, "feature"),
+)  # fmt: skip
 FEATURE_INVALID = Metric(
     "ml_feature_invalid_total", "counter", "Values that could not be binned.", (*_MODEL, "feature", "reason")
 )

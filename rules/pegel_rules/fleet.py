@@ -5,7 +5,8 @@ many replicas, for any of them to see. A feature's PSI in a window is compared w
 only as often as the model's budget of false alarms allows.
 
 Names: `bin`, `feature` and `model` say what a series is of; p are a window's shares and q the reference's; a window
-that has too few rows for its limit to be right has no series at all.
+that has too few rows for its limit to be right has no series at all. Where a reference tells the hours of the day
+apart, q are the shares that it expected of the window's own rows, so that an afternoon is compared with afternoons.
 """
 
 import math
@@ -16,6 +17,8 @@ from pegel_exporters.catalogue import (
     DRIFT_DESIGN_EFFECT,
     FEATURE_DRIFT,
     FEATURE_DRIFT_LIMIT,
+    FEATURE_EXPECTED_ROWS,
+    FEATURE_HETEROGENEITY,
     FEATURE_REFERENCE_ROWS,
     FEATURE_ROWS,
     INFERENCE_ROWS,
@@ -31,6 +34,8 @@ BY_FEATURE, BY_BIN = f"by ({FEATURE_LABELS})", f"by ({BIN_LABELS})"
 
 FIVE_MINUTES = recorded(FEATURE_ROWS, "increase5m", level="bin")
 HOURS = recorded(FEATURE_ROWS, "increase1h", level="bin")
+EXPECTED_FIVE_MINUTES = recorded(FEATURE_EXPECTED_ROWS, "increase5m", level="bin")
+EXPECTED_HOURS = recorded(FEATURE_EXPECTED_ROWS, "increase1h", level="bin")
 SHARES = recorded(FEATURE_ROWS, "share", level="bin")
 ROWS = recorded(FEATURE_ROWS, "sum", level="feature")
 REFERENCE_SHARES = recorded(FEATURE_REFERENCE_ROWS, "share", level="bin")
@@ -57,11 +62,13 @@ END = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """The latest so many hours. `source` holds rows in pieces of five minutes or of an hour, all within `range`."""
+    """The latest so many hours. `source` and `expected` hold rows in pieces of five minutes or of an hour, all within
+    `range`."""
 
     name: str
     hours: int
     source: str
+    expected: str
 
     @property
     def range_seconds(self) -> int:
@@ -70,10 +77,10 @@ class Window:
 
 
 WINDOWS = (
-    Window(name="1h", hours=1, source=FIVE_MINUTES),
-    Window(name="6h", hours=6, source=HOURS),
-    Window(name="1d", hours=24, source=HOURS),
-    Window(name="7d", hours=168, source=HOURS),
+    Window(name="1h", hours=1, source=FIVE_MINUTES, expected=EXPECTED_FIVE_MINUTES),
+    Window(name="6h", hours=6, source=HOURS, expected=EXPECTED_HOURS),
+    Window(name="1d", hours=24, source=HOURS, expected=EXPECTED_HOURS),
+    Window(name="7d", hours=168, source=HOURS, expected=EXPECTED_HOURS),
 )
 
 
@@ -100,14 +107,18 @@ def group(settings: Settings) -> Group:
 def _pieces(settings: Settings) -> Iterator[Record]:
     """Rows per bin over all replicas: a week is added up from hours, because its raw counters would be far too many."""
     step, hour = settings.duration(STEP_SECONDS), settings.seconds(3_600)
-    yield Record(name=FIVE_MINUTES, expr=f"sum {BY_BIN} (increase({FEATURE_ROWS.name}[{step}]))")
-    yield Record(
-        name=HOURS,
-        # Once an hour: hours that overlap would count rows twice.
-        expr=f"""\
-sum_over_time({FIVE_MINUTES}[{settings.duration(3_540)}])
+    for counter, five_minutes, hours in (
+        (FEATURE_ROWS, FIVE_MINUTES, HOURS),
+        (FEATURE_EXPECTED_ROWS, EXPECTED_FIVE_MINUTES, EXPECTED_HOURS),
+    ):
+        yield Record(name=five_minutes, expr=f"sum {BY_BIN} (increase({counter.name}[{step}]))")
+        yield Record(
+            name=hours,
+            # Once an hour: hours that overlap would count rows twice.
+            expr=f"""\
+sum_over_time({five_minutes}[{settings.duration(3_540)}])
 and on () vector(time() % {hour}) < {settings.seconds(STEP_SECONDS)}""",
-    )
+        )
     # increase() sees the rows between the first and the last of s scrapes and takes them for those of s intervals
     # instead of s - 1, so the shares vary as those of fewer rows do.
     yield Record(
@@ -117,11 +128,10 @@ and on () vector(time() % {hour}) < {settings.seconds(STEP_SECONDS)}""",
 
 
 def _reference() -> Iterator[Record]:
-    """m, k and q."""
+    """m and k."""
     every_bin = f"max {BY_BIN} ({FEATURE_REFERENCE_ROWS.name})"
     yield Record(name=REFERENCE_ROWS, expr=f"sum {BY_FEATURE} ({every_bin})")
     yield Record(name=BINS, expr=f"count {BY_FEATURE} ({every_bin}) > 1")
-    yield Record(name=REFERENCE_SHARES, expr=f"{every_bin} / ignoring (bin) group_left () {REFERENCE_ROWS}")
 
 
 def _budget() -> Iterator[Record]:
@@ -152,8 +162,10 @@ or
 
 
 def _window(window: Window, settings: Settings) -> Iterator[Record]:
-    """n and p of a window, p with half a row more in each bin, so that no logarithm meets a zero."""
+    """n, p and q of a window, p with half a row more in each bin, so that no logarithm meets a zero."""
     counts = f"sum_over_time({window.source}[{settings.duration(window.range_seconds)}])"
+    expected = f"sum_over_time({window.expected}[{settings.duration(window.range_seconds)}])"
+    every_bin = f"max {BY_BIN} ({FEATURE_REFERENCE_ROWS.name})"
     yield Record(
         name=ROWS,
         expr=f"sum {BY_FEATURE} ({counts}) >= {ROWS_PER_BIN} * {BINS}",
@@ -165,13 +177,21 @@ def _window(window: Window, settings: Settings) -> Iterator[Record]:
         expr=f"({counts} + 0.5) / ignoring (bin) group_left () {rows}",
         labels={"window": window.name},
     )
+    yield Record(
+        name=REFERENCE_SHARES,
+        expr=f"""\
+{expected} / ignoring (bin) group_left () (sum {BY_FEATURE} ({expected}) > 0)
+or
+{every_bin} / ignoring (bin) group_left () {REFERENCE_ROWS}""",
+        labels={"window": window.name},
+    )
 
 
 def _measures() -> Iterator[Record]:
     """The sidecar's own, of all windows at once. JS is the distance, to base 2."""
-    p, q = SHARES, f"ignoring (window) group_left () {REFERENCE_SHARES}"
+    p, q = SHARES, REFERENCE_SHARES
     middle = f"({p} + {q}) / 2"
-    entropy = f"ignoring (window) group_left () ({REFERENCE_SHARES} * ln({REFERENCE_SHARES}))"
+    entropy = f"{q} * ln({q})"
     by = f"by ({FEATURE_LABELS}, window)"
     yield Record(name=MEASURES["psi"], expr=f"sum {by} (({p} - {q}) * ln({p} / {q}))")
     yield Record(
@@ -194,21 +214,32 @@ def _limit(window: Window, settings: Settings) -> Record:
     """PSI's limit: (deff_n/n + deff_m/m) times χ²'s upper quantile for k − 1 degrees of freedom.
 
     The quantile is Wilson and Hilferty's (1931), at most a fifth too high. A feature whose design effect is unknown has
-    no limit, and so no alarm.
+    no limit, and so no alarm. Where hours are told apart, m is as many hours' part of the reference, and χ² by which
+    they differ from day to day is added; norms add, squares don't.
     """
     of_model = "ignoring (feature, reference, window) group_left ()"
     scrapes = f"avg_over_time({SCRAPES}[{settings.duration(window.range_seconds)}])"
     variance = f"2 / (9 * ({BINS} - 1))"
-    return Record(
-        name=LIMIT,
-        expr=f"""\
-(1 / {_of(ROWS, window)} * {of_model} {scrapes} + ignoring (window) 1 / {REFERENCE_ROWS})
-* ignoring (reference) group_left () max by ({MODEL_LABELS}, feature) ({DRIFT_DESIGN_EFFECT.name})
+    reference = REFERENCE_ROWS
+    if window.hours < 24:
+        by_hour = f"count {BY_FEATURE} ({FEATURE_EXPECTED_ROWS.name})"
+        reference = f"({REFERENCE_ROWS} * {window.hours} / 24 and {by_hour} or {REFERENCE_ROWS})"
+    of_feature = f"max by ({MODEL_LABELS}, feature)"
+    limit = f"""\
+(1 / {_of(ROWS, window)} * {of_model} {scrapes} + ignoring (window) 1 / {reference})
+* ignoring (reference) group_left () {of_feature} ({DRIFT_DESIGN_EFFECT.name})
 * ({BINS} - 1)
 * (
   1 - {variance}
   + sqrt({variance}) * {of_model} {_of(QUANTILE, window)}
-) ^ 3""",
+) ^ 3"""
+    differing = f"sqrt({of_feature} ({FEATURE_HETEROGENEITY.name}))"
+    return Record(
+        name=LIMIT,
+        expr=f"""\
+(sqrt({limit}) + ignoring (reference) group_left () {differing}) ^ 2
+or
+{limit}""",
         labels={"window": window.name},
     )
 

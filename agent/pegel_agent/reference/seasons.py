@@ -6,7 +6,7 @@ shares lie between those of the two nearest hours: at once, a trend within the h
 
 import numpy as np
 
-from pegel_agent.statistics.slots import FloatArray, IntArray, ReferenceShares
+from pegel_agent.statistics.slots import FloatArray, IntArray, Reference, ReferenceShares
 
 HOURS = 24
 _QUARTERS = 4
@@ -40,3 +40,16 @@ def quarters(hours: tuple[ReferenceShares, ...]) -> tuple[ReferenceShares, ...]:
         rows = 1 / ((1 - later) ** 2 / left.rows + later**2 / right.rows)
         found.append(ReferenceShares(shares, int(rows), left.slots))
     return tuple(found)
+
+
+def expected_shares(reference: Reference) -> FloatArray:
+    """What part of a stratum's rows is expected in each bin (strata, k), such that all strata together are the whole.
+
+    A stratum's own shares allow a bin that its few rows left empty what chance may have kept away; added up over many
+    rows, and beside the whole's, that would be too much.
+    """
+    shares = np.array([stratum.shares for stratum in reference.strata])
+    weights = np.array([stratum.rows for stratum in reference.strata], dtype=np.float64)
+    calibrated = shares * reference.whole.shares / (weights @ shares / weights.sum())
+    found: FloatArray = calibrated / calibrated.sum(axis=1, keepdims=True)
+    return found

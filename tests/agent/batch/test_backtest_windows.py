@@ -308,8 +308,9 @@ def test_hours_that_differ_are_compared_with_their_own_as_in_the_sidecar(tmp_pat
     told = []
     for start in range(0, 72 * 180, 180):
         part = slice(start, start + 180)
-        watch.add({name: traffic[name][part] for name in ("load", "kind")})
-        verdict = watch.close_window(float(traffic["at"][part][[0, -1]].mean()))
+        middle = float(traffic["at"][part][[0, -1]].mean())
+        watch.add({name: traffic[name][part] for name in ("load", "kind")}, middle)
+        verdict = watch.close_window(middle)
         assert verdict is not None
         told.append(verdict.evidence)
     assert max(told) < 2

@@ -13,9 +13,9 @@ from pegel_agent.reference.build import Roles, build_profile
 from pegel_agent.reference.detection import stratum_of
 from pegel_agent.reference.order import RowOrder
 from pegel_agent.reference.profile import Profile
-from pegel_agent.reference.seasons import quarters
+from pegel_agent.reference.seasons import expected_shares, quarters
 from pegel_agent.statistics.budget import Window, parse_window
-from pegel_agent.statistics.slots import FloatArray, Slot, reference_shares
+from pegel_agent.statistics.slots import FloatArray, Reference, Slot, reference_shares
 from pegel_exporters.errors import UserError
 
 MIDNIGHT = 1_699_920_000.0
@@ -111,6 +111,18 @@ def test_a_reference_of_few_windows_says_that_it_is_unknown(tmp_path: Path) -> N
     assert profile.order is not None
     assert (profile.order.windows, profile.order.state) == (10, "unknown")
     assert all(not feature.design_effects for feature in profile.features)
+
+
+def test_what_is_expected_of_a_day_is_the_whole_reference_even_in_bins_that_its_hours_left_empty() -> None:
+    slots = (Slot.BELOW, Slot.INTERVAL, Slot.INTERVAL, Slot.ABOVE, Slot.MISSING)
+    by_hour = np.array([[hour == 3, 4_000 + 50 * hour, 6_000 - 50 * hour, 0, 0] for hour in range(24)])
+    whole = reference_shares(by_hour.sum(axis=0), slots)
+    strata = quarters(tuple(reference_shares(hour, slots) for hour in by_hour))
+    expected = expected_shares(Reference(whole, strata))
+    assert expected.shape == (96, 5)
+    np.testing.assert_allclose(expected.sum(axis=1), 1)
+    np.testing.assert_allclose(expected.mean(axis=0), whole.shares, rtol=0.01)
+    assert np.mean([stratum.shares[-1] for stratum in strata]) > 20 * whole.shares[-1]
 
 
 def test_the_quarters_lie_between_the_hours_and_add_up_to_a_whole() -> None:

@@ -76,6 +76,7 @@ class Monitor:
         self._window_rows = 0
         self._window_times: tuple[float, float] | None = None
         """When the open window's first and last rows came."""
+        self._row_at = now
         self._windows = 0
         self._history: deque[EvidencePoint] = deque(maxlen=_HISTORY)
         self._drifted_since: float | None = None
@@ -104,6 +105,7 @@ class Monitor:
         self._window_rows += inference.rows
         first, last = self._window_times or (now, now)
         self._window_times = min(first, now), max(last, now)
+        self._row_at = now
         if self._settings.window.rows is not None and self._window_rows >= self._settings.window.rows:
             self._close_window(now)
         elif self._waiting.rows >= COUNT_AFTER_ROWS or self._waiting.bytes >= COUNT_AFTER_BYTES:
@@ -152,7 +154,7 @@ class Monitor:
     def _count(self) -> None:
         for columns in self._waiting.columns():
             if self._watch is not None:
-                self._watch.add(columns)
+                self._watch.add(columns, self._row_at)
             elif self._learning is not None:
                 self._learning.add(columns)
 
@@ -295,6 +297,8 @@ def _judgements(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
 def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
     rows: dict[LabelValues, float] = {}
     reference_rows: dict[LabelValues, float] = {}
+    foreseen: dict[LabelValues, float] = {}
+    heterogeneity: dict[LabelValues, float] = {}
     invalid: dict[LabelValues, float] = {}
     drift: dict[LabelValues, float] = {}
     limits: dict[LabelValues, float] = {}
@@ -305,6 +309,10 @@ def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
         ):
             rows[(*model, name, label, watch.profile.hash)] = float(total)
             reference_rows[(*model, name, label, watch.profile.hash)] = share * watched.reference.rows
+        if watched.expected.strata:
+            heterogeneity[*model, name] = watched.expected.heterogeneity
+            for label, expected in zip(watched.names, watched.foreseen.tolist(), strict=True):
+                foreseen[*model, name, label, watch.profile.hash] = expected
         invalid[(*model, name, "not_a_number")] = float(watched.invalid)
         if watched.distances is not None:
             for measure in ("psi", "js", "ks", "tvd", "rank_wasserstein"):
@@ -316,6 +324,9 @@ def _feature_families(model: tuple[str, str], watch: Watch) -> Iterator[Family]:
         evidence[(*model, name)] = verdict.evidence
     yield Family(c.FEATURE_ROWS, rows)
     yield Family(c.FEATURE_REFERENCE_ROWS, reference_rows)
+    if foreseen:
+        yield Family(c.FEATURE_EXPECTED_ROWS, foreseen)
+        yield Family(c.FEATURE_HETEROGENEITY, heterogeneity)
     yield Family(c.FEATURE_INVALID, invalid)
     yield Family(c.FEATURE_DRIFT, drift)
     yield Family(c.FEATURE_DRIFT_LIMIT, limits)

@@ -10,6 +10,7 @@ from pegel_agent.reference.detection import detector_for, is_judged, smallest_sh
 from pegel_agent.reference.joint import directions_of
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, Role
+from pegel_agent.reference.seasons import expected_shares
 from pegel_agent.sidecar.monitor.columns import as_numbers
 from pegel_agent.statistics import distances
 from pegel_agent.statistics.budget import Part, share_of
@@ -43,13 +44,18 @@ class WatchedFeature:
         size = len(self.names)
         self.total: IntArray = np.zeros(size, dtype=np.int64)
         self.open: IntArray = np.zeros(size, dtype=np.int64)
+        self._by_stratum = expected_shares(self.expected) if self.expected.strata else np.zeros((0, size))
+        self.foreseen: FloatArray = np.zeros(size)
+        """Rows per bin (k,) that a reference with strata expected of all rows."""
         self.closed: deque[IntArray] = deque(maxlen=SHOWN_WINDOWS)
         self.invalid = 0
         self.distances: Distances | None = None
 
-    def add(self, values: Column) -> None:
-        """Count a column (rows,)."""
+    def add(self, values: Column, stratum: int) -> None:
+        """Count a column (rows,) that came in this stratum."""
         counts, invalid = count(self.feature, values)
+        if len(self._by_stratum):
+            self.foreseen += counts.sum() * self._by_stratum[stratum]
         self.total += counts
         self.open += counts
         self.invalid += invalid
@@ -128,17 +134,23 @@ class Watch:
         """What is watched."""
         return tuple(self._detectors)
 
-    def add(self, columns: dict[str, Column]) -> None:
-        """Count columns (rows,) by feature; a feature that is not among them is unseen, one of no profile ignored."""
+    def add(self, columns: dict[str, Column], at: float | None = None) -> None:
+        """Count columns (rows,) by feature; a feature that is not among them is unseen, one of no profile ignored.
+
+        The rows came at this Unix time, or shortly before. Raises UserError without it where the reference tells hours
+        apart.
+        """
+        stratum = stratum_of(self.profile, at)
         for name, values in columns.items():
             watched = self.features.get(name)
             if watched is not None:
-                watched.add(hidden(values, self._key) if watched.feature.kind == "categorical" else values)
+                shown = hidden(values, self._key) if watched.feature.kind == "categorical" else values
+                watched.add(shown, stratum)
         if self._relations is not None and columns.keys() >= frozenset(self._relations.inputs):
             inputs = {name: columns[name] for name in self._relations.inputs}
             numbers = {name: as_numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
             for name, values in self._relations.scores(numbers).items():
-                self.features[name].add(values)
+                self.features[name].add(values, stratum)
 
     def close_window(self, middle: float | None = None) -> Verdict | None:
         """End the open window, whose middle was at this Unix time, and return the verdict on the data.

@@ -181,6 +181,13 @@ def test_a_window_is_compared_with_its_hour_of_the_day() -> None:
         watched.add(exchange(numbers(rows(hour, 400)[:, None])), 300.0 * place + 150)
         watched.tick(300.0 * (place + 1))
     assert not any(point.drifted for point in state(watched).history)
+    page = {family.metric.name: dict(family.samples) for family in watched.families()}
+    counted = np.array(list(page["ml_feature_rows_total"].values()))
+    expected = np.array(list(page["ml_feature_expected_rows_total"].values()))
+    assert page["ml_feature_rows_total"].keys() == page["ml_feature_expected_rows_total"].keys()
+    assert expected.sum() == pytest.approx(counted.sum())
+    assert np.abs(expected - counted).max() < 4 * np.sqrt(counted.max())
+    assert list(page["ml_feature_heterogeneity"].values()) == [feature.heterogeneity]
     watched.add(exchange(numbers(rows(12.0, 400)[:, None])), 86_400.0 + 6 * 3_600)
     watched.tick(86_400.0 + 6 * 3_600 + 200)
     assert state(watched).drifted, "noon's rows at six in the morning are drift"
