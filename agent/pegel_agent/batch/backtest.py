@@ -21,7 +21,7 @@ from pegel_agent.reference.detection import detector_for, is_judged, stratum_of
 from pegel_agent.reference.joint import Directions, directions_of
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Order, Profile, Role
-from pegel_agent.reference.times import NoTime, unix_times
+from pegel_agent.reference.times import times_of
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.detector import Detector, FeatureVerdict
 from pegel_agent.statistics.slots import FloatArray, IntArray
@@ -122,7 +122,7 @@ def backtest(
     asked = features if time is None else tuple(dict.fromkeys((*features, time)))
     rows = 0
     for batch in tables.read(path, asked, text=texts, progress=progress):
-        times = None if time is None else _times(path, time, batch[time], after=rows)
+        times = None if time is None else times_of(path, time, batch[time], after=rows)
         size = len(batch[features[0]])
         try:
             columns = {name: hidden(batch[name], key) if name in texts else batch[name] for name in features}
@@ -168,14 +168,6 @@ def _held(profile: Profile, path: Path, names: tuple[str, ...]) -> tuple[Profile
         raise UserError(f"{path} has none of the profile's columns; it has {', '.join(names)}")
     unseen = tuple(feature.name for feature in profile.features if feature.name not in names)
     return msgspec.structs.replace(profile, features=kept), unseen
-
-
-def _times(path: Path, column: str, values: Column, *, after: int) -> FloatArray:
-    """Raises UserError for the first value that says no time; `after` rows came before these."""
-    try:
-        return unix_times(values)
-    except NoTime as error:
-        raise UserError(f"{path}: {column!r} in row {after + 1 + error.position:,} {error.reason}") from None
 
 
 def _count(feature: Feature, values: Column) -> tuple[IntArray, int]:

@@ -11,7 +11,9 @@ from pegel_agent.reference import tables
 from pegel_agent.reference.columns import count_columns, hidden
 from pegel_agent.reference.joint import directions_of
 from pegel_agent.reference.keys import CategoryKey
-from pegel_agent.reference.profile import Feature, Profile
+from pegel_agent.reference.profile import Feature, Profile, unpacked
+from pegel_agent.reference.seasons import QUARTERS, mixture, quarter_of
+from pegel_agent.reference.times import times_of
 from pegel_agent.statistics.batch_test import PSI_FLOOR, Counts, Measures, compare
 from pegel_agent.statistics.distances import psi_parts, smoothed_shares
 from pegel_agent.statistics.slots import IntArray
@@ -62,8 +64,8 @@ class CheckResult(msgspec.Struct, frozen=True):
     reference: str
     alpha: float
     design_effects: Literal["measured", "assumed", "unknown"]
-    by_hour: bool
-    """Whether the profile tells the hours of the day apart, which a check can't."""
+    by_hour: Literal["", "compared", "no_time"]
+    """Where the profile tells the hours of the day apart: whether rows were compared with theirs or had no time."""
     features: dict[str, FeatureResult]
 
 
@@ -73,27 +75,30 @@ def check_file(
     *,
     alpha: float,
     psi_floor: float = PSI_FLOOR,
+    time: str | None = None,
     key: CategoryKey | None = None,
     progress: tables.Progress | None = None,
 ) -> CheckResult:
     """Count a file's rows, a batch at a time, and test them against the profile.
 
-    Columns that the profile doesn't have are left alone. Raises UserError for a file that can't be read or has no
-    rows, and for a column that is missing or holds text where the profile has numbers.
+    `time` names the column of the rows' times: by a profile that tells the hours of the day apart they are then
+    compared with their own hours. Columns that the profile doesn't have are left alone. Raises UserError for a file
+    that can't be read or has no rows, and for a column that is missing or holds text where the profile has numbers.
     """
-    counts = count_file(profile, path, key=key, progress=progress)
+    counts, of_day = count_file(profile, path, time=time, key=key, progress=progress)
     rows = int(counts[profile.features[0].name].sum())
     if not rows:
         raise UserError(f"{path} has no rows")
+    expected = {f.name: _expected(f, of_day) for f in profile.watched}
     measured = compare(
         {
-            f.name: Counts(counts[f.name], np.array(f.counts), f.bins.slots, f.design_effects, f.heterogeneity)
+            f.name: Counts(counts[f.name], expected[f.name], f.bins.slots, f.design_effects, f.heterogeneity)
             for f in profile.watched
         },
         alpha=alpha,
         psi_floor=psi_floor,
     )
-    features = {f.name: _result(f, counts[f.name], measured[f.name]) for f in profile.watched}
+    features = {f.name: _result(f, counts[f.name], expected[f.name], measured[f.name]) for f in profile.watched}
     drifted = sum(feature.drifted for feature in features.values())
     return CheckResult(
         drift=drifted > 0,
@@ -103,7 +108,7 @@ def check_file(
         reference=profile.hash,
         alpha=alpha,
         design_effects="assumed" if profile.order is None else profile.order.state,
-        by_hour=any(feature.hours for feature in profile.watched),
+        by_hour=_by_hour(profile, time),
         features=features,
     )
 
@@ -119,16 +124,29 @@ def basis(result: CheckResult) -> str:
         )
     name, most = max(result.features.items(), key=lambda item: item[1].design_effect)
     effects = f"rows in time order count by the profile's design effects, up to {most.design_effect:.3g} ({name})"
-    if result.by_hour:
-        return f"{effects}; hours of the day differ, so a batch that isn't of whole days can look like drift"
+    if result.by_hour == "compared":
+        return f"{effects}; where hours of the day differ, rows are compared with their own"
+    if result.by_hour == "no_time":
+        return (
+            f"{effects}; hours of the day differ, so a batch that isn't of whole days can look like drift:"
+            " name its column of times with --time"
+        )
     return effects
 
 
 def count_file(
-    profile: Profile, path: Path, *, key: CategoryKey | None = None, progress: tables.Progress | None = None
-) -> dict[str, IntArray]:
-    """Rows per bin (k,) of all that the profile watches. Raises UserError as `check_file` does."""
+    profile: Profile,
+    path: Path,
+    *,
+    time: str | None = None,
+    key: CategoryKey | None = None,
+    progress: tables.Progress | None = None,
+) -> tuple[dict[str, IntArray], IntArray]:
+    """Rows per bin (k,) of all that the profile watches, and by quarter of the day (96,), which are none without a
+    `time`. Raises UserError as `check_file` does."""
     names = tables.column_names(path)
+    if time is not None and time not in names:
+        raise UserError(f"{path} has no column {time!r}; it has {', '.join(names)}")
     for feature in profile.features:
         if feature.name not in names:
             raise UserError(f"{path} has no column {feature.name!r}, which the profile has; it has {', '.join(names)}")
@@ -136,8 +154,12 @@ def count_file(
     counts = {feature.name: np.zeros(len(feature.counts), dtype=np.int64) for feature in profile.watched}
     relations = directions_of(profile.joint) if profile.joint is not None else None
     columns = tuple(feature.name for feature in profile.features)
+    asked = columns if time is None else tuple(dict.fromkeys((*columns, time)))
+    of_day: IntArray = np.zeros(QUARTERS, dtype=np.int64)
     rows = 0
-    for batch in tables.read(path, columns, text=texts, progress=progress):
+    for batch in tables.read(path, asked, text=texts, progress=progress):
+        if time is not None:
+            of_day += np.bincount(quarter_of(times_of(path, time, batch[time], after=rows)), minlength=QUARTERS)
         for feature in profile.features:
             values = batch[feature.name]
             values = hidden(values, key) if feature.kind == "categorical" else values
@@ -152,13 +174,26 @@ def count_file(
         for feature in profile.watched[len(columns) :]:
             counts[feature.name] += count_columns(feature, computed[feature.name])[0]
         rows += len(batch[profile.features[0].name])
-    return counts
+    return counts, of_day
 
 
-def _result(feature: Feature, counts: IntArray, measures: Measures) -> FeatureResult:
+def _by_hour(profile: Profile, time: str | None) -> Literal["", "compared", "no_time"]:
+    if not any(feature.hours for feature in profile.watched):
+        return ""
+    return "no_time" if time is None else "compared"
+
+
+def _expected(feature: Feature, of_day: IntArray) -> IntArray:
+    """The reference's counts (k,), of the hours that the batch has its rows in where these are told apart."""
+    if feature.hours and of_day.any():
+        return mixture(unpacked(feature.hours, len(feature.counts)), of_day)
+    return np.array(feature.counts)
+
+
+def _result(feature: Feature, counts: IntArray, reference: IntArray, measures: Measures) -> FeatureResult:
     names = feature.bins.names
-    expected, current = np.array(feature.counts) / sum(feature.counts), counts / counts.sum()
-    largest = np.argsort(-psi_parts(smoothed_shares(counts), smoothed_shares(np.array(feature.counts))), kind="stable")
+    expected, current = reference / reference.sum(), counts / counts.sum()
+    largest = np.argsort(-psi_parts(smoothed_shares(counts), smoothed_shares(reference)), kind="stable")
     return FeatureResult(
         kind=feature.kind,
         role=feature.role,

@@ -147,6 +147,8 @@ def _is_published(metric: c.Metric, profile: Profile, performance: Performance |
         return performance is not None
     if metric.name.startswith("ml_model_accuracy_estimated"):
         return performance is not None and performance.scores is not None
+    if metric in (c.FEATURE_EXPECTED_ROWS, c.FEATURE_HETEROGENEITY):
+        return any(feature.hours for feature in profile.watched)
     if metric.name.startswith("ml_prediction_drift_"):
         return any(feature.role == "prediction" for feature in profile.features)
     return True

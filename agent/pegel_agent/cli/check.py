@@ -19,6 +19,10 @@ import click
     "--min-psi", type=click.FloatRange(0), default=0.005,
     help="The least PSI that is worth an alarm, however sure: 0.005 is a mean that moved by 0.07 standard deviations.",
 )  # fmt: skip
+@click.option(
+    "--time", metavar="COL",
+    help="The rows' times (ISO 8601, or seconds since 1970), to compare them with their hours of the day.",
+)  # fmt: skip
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="For people or for programs.")
 @click.pass_context
 def command(
@@ -28,6 +32,7 @@ def command(
     category_key: Path | None,
     alpha: float,
     min_psi: float,
+    time: str | None,
     output: str,
 ) -> None:
     """Test one batch of rows, a CSV or Parquet file, against a profile.
@@ -36,14 +41,15 @@ def command(
     are left alone. A batch so small that even a large change could pass gets a warning on standard error.
 
     By a profile that was built with --time the rows count by its design effects: a batch is then rows in the order of
-    time, of whole days if the profile tells the hours apart. By another one they count as independent of each other,
-    and --alpha holds for rows that are: exit code 1 then says that the batch isn't like the reference, which rows that
-    resemble their neighbours can do without drift. Where the profile had too few windows to tell, a note says so.
+    time, and with --time compared with its own hours if the profile tells them apart. By another one they count as
+    independent of each other, and --alpha holds for rows that are: exit code 1 then says that the batch isn't like the
+    reference, which rows that resemble their neighbours can do without drift. Where the profile had too few windows to
+    tell, a note says so.
 
     \b
     Example:
       pegel check --profile profile.json today.csv
-      pegel check --profile profile.json today.parquet --output json
+      pegel check --profile profile.json today.parquet --time at --output json
     """
     import msgspec
 
@@ -56,10 +62,10 @@ def command(
     loaded = load(profile)
     key = key_for(profile, loaded.category_key, category_key)
     with progress_bar(f"Reading {data.name}") as progress:
-        result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, key=key, progress=progress)
+        result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, time=time, key=key, progress=progress)
     if warning := batch_warning(result, psi_floor=min_psi):
         click.echo(f"warning: {data.name}: {warning}", err=True)
-    if result.design_effects == "unknown":
+    if result.design_effects == "unknown" or result.by_hour == "no_time":
         click.echo(f"note: {data.name}: {basis(result)}", err=True)
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())

@@ -26,7 +26,7 @@ from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.order import RowOrder, in_order, order_of
 from pegel_agent.reference.performance import PerformanceCollector
 from pegel_agent.reference.profile import FORMAT, Profile
-from pegel_agent.reference.times import NoTime, unix_times
+from pegel_agent.reference.times import times_of
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.slots import FloatArray
 
@@ -286,12 +286,8 @@ def _asked(columns: tuple[str, ...], roles: Roles, order: RowOrder | None) -> tu
 
 
 def _times(path: Path, batch: Mapping[str, Column], roles: Roles, before: int) -> FloatArray:
-    """The Unix times (rows,) of a batch that `before` rows came before. Raises UserError."""
     assert roles.time is not None
-    try:
-        return unix_times(batch[roles.time])
-    except NoTime as error:
-        raise UserError(f"{path}: {roles.time!r} in row {before + 1 + error.position:,} {error.reason}") from None
+    return times_of(path, roles.time, batch[roles.time], after=before)
 
 
 def _tracked(rows: Counter[str], more: Counter[str]) -> Counter[str]:

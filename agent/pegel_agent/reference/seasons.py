@@ -10,12 +10,14 @@ from pegel_agent.statistics.slots import FloatArray, IntArray, Reference, Refere
 
 HOURS = 24
 _QUARTERS = 4
+QUARTERS = HOURS * _QUARTERS
+"""The strata."""
 _HOUR_SECONDS = 3_600
 
 
 def quarter_of(at: FloatArray) -> IntArray:
     """The stratum of each Unix time, 0 to 95."""
-    quarters: IntArray = (np.asarray(at) // (_HOUR_SECONDS // _QUARTERS)).astype(np.int64) % (HOURS * _QUARTERS)
+    quarters: IntArray = (np.asarray(at) // (_HOUR_SECONDS // _QUARTERS)).astype(np.int64) % QUARTERS
     return quarters
 
 
@@ -25,17 +27,32 @@ def hour_of(quarter: IntArray) -> IntArray:
     return hours
 
 
+def mixture(by_hour: IntArray, rows: IntArray) -> IntArray:
+    """The reference's counts (k,) for a batch with so many `rows` (96,) in each quarter of the day.
+
+    `by_hour` are the reference's counts (24, k). Their sum is as many as would have the variance of the mixture.
+    """
+    weights = np.zeros(HOURS)
+    for quarter in np.flatnonzero(rows).tolist():
+        before, later = _between(quarter)
+        weights[before] += (1 - later) * rows[quarter]
+        weights[(before + 1) % HOURS] += later * rows[quarter]
+    weights /= weights.sum()
+    of_hour = by_hour.sum(axis=1)
+    worth = 1 / float(np.sum(weights**2 / of_hour))
+    counts: IntArray = np.rint(worth * (weights / of_hour) @ by_hour).astype(np.int64)
+    return counts
+
+
 def quarters(hours: tuple[ReferenceShares, ...]) -> tuple[ReferenceShares, ...]:
     """The 96 strata from the shares of the 24 hours, which are those of the hours' middles.
 
     `rows` are as many as would have the variance of the mixture.
     """
     found = []
-    for quarter in range(HOURS * _QUARTERS):
-        middle = (quarter + 0.5) / _QUARTERS - 0.5
-        before = int(np.floor(middle))
-        later = middle - before
-        left, right = hours[before % HOURS], hours[(before + 1) % HOURS]
+    for quarter in range(QUARTERS):
+        before, later = _between(quarter)
+        left, right = hours[before], hours[(before + 1) % HOURS]
         shares = (1 - later) * left.shares + later * right.shares
         rows = 1 / ((1 - later) ** 2 / left.rows + later**2 / right.rows)
         found.append(ReferenceShares(shares, int(rows), left.slots))
@@ -53,3 +70,9 @@ def expected_shares(reference: Reference) -> FloatArray:
     calibrated = shares * reference.whole.shares / (weights @ shares / weights.sum())
     found: FloatArray = calibrated / calibrated.sum(axis=1, keepdims=True)
     return found
+
+
+def _between(quarter: int) -> tuple[int, float]:
+    """The hour whose middle a quarter's comes after, and by what part of an hour."""
+    middle = (quarter + 0.5) / _QUARTERS - 0.5
+    return int(np.floor(middle)) % HOURS, middle - np.floor(middle)

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
+from pegel_exporters.errors import UserError
 
 from pegel_agent.reference.columns import Column
 from pegel_agent.statistics.slots import FloatArray
@@ -36,6 +38,15 @@ def unix_times(values: Column) -> FloatArray:
         reason = "is missing" if np.isnan(times[position]) else "is no Unix time in seconds; milliseconds, perhaps?"
         raise NoTime(position, reason)
     return times
+
+
+def times_of(path: Path, column: str, values: Column, *, after: int) -> FloatArray:
+    """Unix times (rows,) of a file's column, of which `after` rows came before. Raises UserError for the first value
+    that says no time."""
+    try:
+        return unix_times(values)
+    except NoTime as error:
+        raise UserError(f"{path}: {column!r} in row {after + 1 + error.position:,} {error.reason}") from None
 
 
 def _parsed(values: Column) -> Iterator[float]:

@@ -10,6 +10,7 @@ from pegel_agent.batch.text import check_text
 from pegel_agent.reference.build import Roles, build_profile
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.profile import FORMAT, Order, Profile, packed
+from pegel_agent.statistics.budget import Window
 from pegel_exporters.errors import UserError
 
 CITIES = np.array(["Ulm", "Köln", "Berlin"], dtype=object)
@@ -121,7 +122,7 @@ def test_a_result_says_whether_rows_were_taken_to_be_independent(
     known = msgspec.structs.replace(profile, order=order, features=(age, city))
     moved = csv(tmp_path, *columns(6, 500, shift=0.3))
     result = check_file(known, moved, alpha=0.001)
-    assert (result.design_effects, result.by_hour) == (said, False)
+    assert (result.design_effects, result.by_hour) == (said, "")
     assert words in basis(result)
     assert result.drift == (said != "measured"), "19 rows alike show nothing of so small a shift"
     assert result.features["age"].design_effect == (19 if said == "measured" else 1)
@@ -133,8 +134,30 @@ def test_a_profile_that_tells_hours_apart_asks_for_whole_days(tmp_path: Path, pr
     age = msgspec.structs.replace(age, hours=packed(by_hour), design_effects={"up": 1.5})
     known = msgspec.structs.replace(profile, order=Order("300s", 99, "measured"), features=(age, city))
     result = check_file(known, csv(tmp_path, *columns(7, 500)), alpha=0.001)
-    assert result.by_hour
+    assert result.by_hour == "no_time"
     assert "a batch that isn't of whole days can look like drift" in basis(result)
+
+
+def test_rows_with_times_are_compared_with_their_own_hours(tmp_path: Path) -> None:
+    """The mean swings by one standard deviation over the day; a batch is two hours of the afternoon."""
+
+    def rows(seed: int, at: np.ndarray, shift: float = 0.0) -> Path:
+        load = np.random.default_rng(seed).normal(np.sin(2 * np.pi * at / 86_400) + shift)
+        path = tmp_path / f"{seed}.csv"
+        np.savetxt(path, np.column_stack([at, load]), delimiter=",", header="at,load", comments="", fmt="%.4f")
+        return path
+
+    days, afternoon = np.arange(0, 5 * 86_400, 4.0), np.arange(14.2 * 3_600, 16.2 * 3_600, 4.0)
+    roles, window = Roles(time="at"), Window(seconds=3_600)
+    profile = build_profile(rows(1, days), roles=roles, window=window, model_name="", model_version="", created=0.0)
+    assert any(feature.hours for feature in profile.features)
+    assert check_file(profile, rows(2, afternoon), alpha=0.001).drift
+    same = check_file(profile, rows(3, afternoon), alpha=0.001, time="at")
+    assert (same.drift, same.by_hour) == (False, "compared")
+    moved = check_file(profile, rows(4, afternoon, 0.3), alpha=0.001, time="at")
+    assert moved.features["load"].direction == "up"
+    with pytest.raises(UserError, match="no column 'when'; it has at, load"):
+        check_file(profile, rows(5, afternoon), alpha=0.001, time="when")
 
 
 def test_a_relation_that_breaks_is_drift_though_every_column_is_as_it_was(tmp_path: Path) -> None:
