@@ -45,6 +45,8 @@ BESIDES = (
     "reference and in the last eight windows. These are the bins below, and nothing of a single request.",
     "`/healthz` and `/readyz`: whether it lives and whether the model can be reached.",
     "`POST /v1/feedback` takes labels in and answers with how many were taken. A bearer token can guard it.",
+    "`GET /v1/profile`, only where there is such a token, and only to who has it: the profile, or the reference that "
+    "was learned in its place. A learned one names the categories that ten rows of its traffic shared.",
 )
 CAUTIONS = (
     "The names of features, categories and classes, and the ends of intervals, come from the reference data. A "
@@ -139,19 +141,23 @@ def _is_the_sidecar_s(metric: c.Metric) -> bool:
 
 def _is_published(metric: c.Metric, profile: Profile, performance: Performance | None) -> bool:
     """Whether anything of the profile gives this metric a series."""
-    if metric == c.CONFUSION:
-        return performance is not None and performance.kind != "regression" and not performance.more_classes
-    if metric == c.CLASS_OUTCOMES:
-        return performance is not None and performance.more_classes
-    if metric == c.MODEL_QUALITY or metric.name.startswith("ml_accuracy_drop_"):
-        return performance is not None
-    if metric.name.startswith("ml_model_accuracy_estimated"):
-        return performance is not None and performance.scores is not None
-    if metric in (c.FEATURE_EXPECTED_ROWS, c.FEATURE_HETEROGENEITY):
-        return any(feature.hours for feature in profile.watched)
-    if metric.name.startswith("ml_prediction_drift_"):
-        return any(feature.role == "prediction" for feature in profile.features)
-    return True
+    kind = performance.kind if performance else None
+    many = performance is not None and performance.more_classes
+    by_hour = any(feature.hours for feature in profile.watched)
+    has = {
+        c.CONFUSION.name: kind not in (None, "regression") and not many,
+        c.CLASS_OUTCOMES.name: many,
+        c.MODEL_QUALITY.name: performance is not None,
+        c.FEATURE_EXPECTED_ROWS.name: by_hour,
+        c.FEATURE_HETEROGENEITY.name: by_hour,
+    }
+    groups = {
+        "ml_accuracy_drop_": performance is not None,
+        "ml_model_accuracy_estimated": performance is not None and performance.scores is not None,
+        "ml_prediction_drift_": any(feature.role == "prediction" for feature in profile.features),
+    }
+    of_group = (published for beginning, published in groups.items() if metric.name.startswith(beginning))
+    return has.get(metric.name, next(of_group, True))
 
 
 def _series(metric: c.Metric) -> tuple[str, ...]:

@@ -54,7 +54,12 @@ _UPSTREAM = "127.0.0.1:8501"
     "--label-horizon", default="1d", metavar="DURATION",
     help="How old a prediction must be to be judged by its label, as some labels come sooner than others; 0: at once.",
 )  # fmt: skip
-@click.option("--feedback-token", type=click.Path(), metavar="FILE", help="Bearer token that guards POST /v1/feedback.")
+@click.option(
+    "--feedback-token",
+    type=click.Path(),
+    metavar="FILE",
+    help="Bearer token that guards POST /v1/feedback and opens GET /v1/profile.",
+)
 def command(
     mode: str,
     listen: str,

@@ -224,6 +224,11 @@ def load(path: str | Path) -> Profile:
     return profile
 
 
+def encoded(profile: Profile) -> bytes:
+    """A profile as its file has it."""
+    return msgspec.json.format(msgspec.json.encode(profile), indent=0) + b"\n"
+
+
 def save(profile: Profile, path: str | Path) -> None:
     """Write a profile, whole or not at all. Raises UserError when the folder can't be written."""
     path = Path(path)
@@ -231,7 +236,7 @@ def save(profile: Profile, path: str | Path) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(profile), indent=0) + b"\n")
+                file.write(encoded(profile))
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

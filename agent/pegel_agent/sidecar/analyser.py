@@ -119,14 +119,9 @@ class Analyser:
             page = self._renderers[openmetrics].render(self.families(), openmetrics=openmetrics, end=False)
             return Response(200, page, OPENMETRICS if openmetrics else TEXT)
         if request.path == "/v1/feedback":
-            try:
-                items = feedback.items_of(request.body)
-            except UserError as error:
-                return text(str(error), 400)
-            answer = self._labels.take(items, now)
-            if answer.reason is not None and answer.rejected == len(items):
-                return text(answer.reason, 400)
-            return Response(202, msgspec.json.encode(answer), "application/json")
+            return self._feedback(request, now)
+        if request.path == frames.PROFILE_PATH:
+            return self._profile()
         tap = msgspec.json.decode(request.headers[frames.TAP_STATE_HEADER], type=frames.TapState)
         state = self._monitor.state(now=now, tap=tap, accuracy=self._labels.state())
         if request.path == "/api/status":
@@ -135,6 +130,22 @@ class Analyser:
             200, render(state), CONTENT_TYPE,
             {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"},
         )  # fmt: skip
+
+    def _feedback(self, request: Request, now: float) -> Response:
+        try:
+            items = feedback.items_of(request.body)
+        except UserError as error:
+            return text(str(error), 400)
+        answer = self._labels.take(items, now)
+        if answer.reason is not None and answer.rejected == len(items):
+            return text(answer.reason, 400)
+        return Response(202, msgspec.json.encode(answer), "application/json")
+
+    def _profile(self) -> Response:
+        profile = self._monitor.profile
+        if profile is None:
+            return text("the reference is still being learned; the page for people says how far it is", 404)
+        return Response(200, profiles.encoded(profile), "application/json")
 
     def families(self) -> list[Family]:
         """The analyser's part of the page."""

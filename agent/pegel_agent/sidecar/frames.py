@@ -21,6 +21,7 @@ ACKNOWLEDGEMENT = struct.Struct("<II")
 
 ACKNOWLEDGE_EVERY_SECONDS = 0.25
 
+PROFILE_PATH = "/v1/profile"
 TAP_STATE_HEADER = "pegel-tap"
 """The header that carries a TapState as JSON."""
 

@@ -206,7 +206,10 @@ def test_every_metric_of_a_model_has_its_label_values_listed() -> None:
     """So that a new metric or label is thought about here, too."""
     found = {
         metric.name for each in (None, *PERFORMANCES) for metric in leaves_of(profile(), each).metrics
-    } | {"ml_class_outcomes_total", "ml_model_accuracy_estimated", "ml_model_accuracy_estimated_error"}  # fmt: skip
+    } | {
+        "ml_class_outcomes_total", "ml_model_accuracy_estimated", "ml_model_accuracy_estimated_error",
+        "ml_feature_expected_rows_total", "ml_feature_heterogeneity",
+    }  # fmt: skip
     of_models = {metric.name for metric in CATALOGUE if metric.labels[:1] == ("model_name",)}
     assert of_models <= found
     for each in (None, *PERFORMANCES):

@@ -214,6 +214,11 @@ class Monitor:
         )
 
     @property
+    def profile(self) -> Profile | None:
+        """The reference that the model is watched by, given or learned; None while it is learned."""
+        return self._watch.profile if self._watch else None
+
+    @property
     def _limit(self) -> float:
         """log10 of the evidence at which the data are called drifted."""
         return math.log10(share_of(self._settings.budget_windows, "data_drift"))

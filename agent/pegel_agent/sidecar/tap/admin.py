@@ -18,7 +18,8 @@ log = logging.getLogger("pegel")
 
 RELAY_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 16 << 20
-_RELAYED = {"/": "GET", "/api/status": "GET", "/v1/feedback": "POST"}
+_RELAYED = {"/": "GET", "/api/status": "GET", "/v1/feedback": "POST", frames.PROFILE_PATH: "GET"}
+_GUARDED = frozenset({"/v1/feedback", frames.PROFILE_PATH})
 _METHODS = {**_RELAYED, "/healthz": "GET", "/readyz": "GET", "/metrics": "GET"}
 
 
@@ -52,7 +53,7 @@ class Admin:
         """One request of an operator, a scraper or a probe."""
         method = _METHODS.get(request.path)
         if method is None:
-            return text("there is /, /metrics, /healthz, /readyz, /api/status and POST /v1/feedback", 404)
+            return text("there is /, /metrics, /healthz, /readyz, /api/status, /v1/profile and POST /v1/feedback", 404)
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             return Response(405, f"use {method}\n".encode(), headers={"Allow": method})
         if request.path in _RELAYED:
@@ -64,7 +65,10 @@ class Admin:
         return text("ok")
 
     async def _relayed(self, request: Request, method: str) -> Response:
-        if method == "POST" and not authorised(request, self._token):
+        if request.path == frames.PROFILE_PATH and self._token is None:
+            # A learned one names categories after requests.
+            return text("the profile is given only to a bearer token: start with --feedback-token FILE", 403)
+        if request.path in _GUARDED and not authorised(request, self._token):
             return Response(401, b"a bearer token is needed\n", headers={"WWW-Authenticate": "Bearer"})
         answer = await self._relay(method, request.path, request.body)
         if answer is None:

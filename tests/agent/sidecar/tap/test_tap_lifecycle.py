@@ -11,7 +11,9 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pegel_agent.reference.profile import load
 
 from tests.agent.sidecar.tap.tap_process import (
     ANSWER,
@@ -260,3 +262,37 @@ def test_the_forwarder_keeps_to_its_memory_budget_when_idle_and_after_load() -> 
         # What waited for the analyser is gone when it has caught up.
         until(lambda: sum(running.copies().values()) == clients.answered)
         assert running.resident_bytes() <= budget
+
+
+def test_what_was_learned_can_be_kept_as_a_profile_by_who_has_the_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    secret = {"Authorization": "Bearer secret"}
+    rng = np.random.default_rng(1)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_message(reader):
+            body = json.dumps({"predictions": [0.5] * 125}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    with model(answer) as port, tap(port, "--feedback-token", str(tmp_path / "token"), "--window", "125") as running:
+        until(lambda: running.ask("/v1/profile", **secret)[0] == 404)
+        assert running.ask("/v1/profile")[0] == 401
+        with connected(running.port) as client:
+            for _ in range(81):
+                rows = [{"age": age, "plan": "basic" if age < 0 else "plus"} for age in rng.normal(size=125).tolist()]
+                body = json.dumps({"instances": rows}).encode()
+                client.sendall(
+                    b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n" % len(body) + body
+                )
+                while not received(client, 1).endswith(b"}"):
+                    pass
+        until(lambda: running.ask("/v1/profile", **secret)[0] == 200)
+        kept = tmp_path / "profile.json"
+        kept.write_bytes(running.ask("/v1/profile", **secret)[1])
+    profile = load(kept)
+    assert {feature.name for feature in profile.features} >= {"age", "plan"}
+    assert profile.rows >= 10_000
+    with tap(1, "--profile", str(kept), ready=True) as again:
+        assert profile.hash.encode() in again.ask("/metrics")[1]
+        assert again.ask("/v1/profile")[0] == 403
