@@ -77,9 +77,13 @@ def test_a_profile_with_every_part_is_valid_by_its_schema(tmp_path: Path) -> Non
     hour = np.arange(120_000) // 600 % 24
     a = rng.normal(np.sin(hour / 24 * 2 * np.pi), 0.3)
     columns = (np.arange(120_000) * 6, a, a + rng.normal(0, 0.1, 120_000), rng.integers(0, 3, 120_000))
-    lines = (f"{t},{x:.4f},{y:.4f},{t % 97},c{c},{c % 2},{int(c > 0)},0.5" for t, x, y, c in zip(*columns, strict=True))
+    said = "the rooms of {} are {} and quite {}"
+    lines = (
+        f"{t},{x:.4f},{y:.4f},{t % 97},c{c},{said.format(t, x, y)},{c % 2},{int(c > 0)},0.5"
+        for t, x, y, c in zip(*columns, strict=True)
+    )
     (tmp_path / "key").write_text("correct horse battery staple")
-    (tmp_path / "train.csv").write_text("\n".join(("at,a,b,c,d,label,said,score", *lines)), encoding="utf-8")
+    (tmp_path / "train.csv").write_text("\n".join(("at,a,b,c,d,text,label,said,score", *lines)), encoding="utf-8")
     built = CliRunner().invoke(
         pegel,
         ["profile", "build", str(tmp_path / "train.csv"), "-o", str(tmp_path / "p.json"), "--time", "at",

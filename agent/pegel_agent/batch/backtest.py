@@ -16,11 +16,11 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import Column, count_columns, hidden
+from pegel_agent.reference.columns import Column, count, hidden
+from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.detection import detector_for, is_judged, stratum_of
-from pegel_agent.reference.joint import Directions, directions_of
 from pegel_agent.reference.keys import CategoryKey
-from pegel_agent.reference.profile import Feature, Order, Profile, Role
+from pegel_agent.reference.profile import Order, Profile, Role
 from pegel_agent.reference.times import times_of
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.detector import Detector, FeatureVerdict
@@ -117,7 +117,7 @@ def backtest(
         raise UserError(f"{path} has no column {time!r}; it has {', '.join(names)}")
     run = _Run(held, window=window, budget_windows=budget_windows, tolerance=tolerance)
     features = tuple(feature.name for feature in held.features)
-    relations = directions_of(held.joint) if held.joint is not None else None
+    computed = Computed.by(held)
     texts = frozenset(feature.name for feature in held.features if feature.kind == "categorical")
     asked = features if time is None else tuple(dict.fromkeys((*features, time)))
     rows = 0
@@ -126,7 +126,7 @@ def backtest(
         size = len(batch[features[0]])
         try:
             columns = {name: hidden(batch[name], key) if name in texts else batch[name] for name in features}
-            run.add(_with_relations(relations, columns), size, times)
+            run.add(columns | computed.of({name: batch[name] for name in features}), size, times)
         except _TooLate as late:
             raise UserError(
                 f"{path}: row {rows + 1 + late.position:,} is more than a window earlier than the rows before it;"
@@ -168,39 +168,6 @@ def _held(profile: Profile, path: Path, names: tuple[str, ...]) -> tuple[Profile
         raise UserError(f"{path} has none of the profile's columns; it has {', '.join(names)}")
     unseen = tuple(feature.name for feature in profile.features if feature.name not in names)
     return msgspec.structs.replace(profile, features=kept), unseen
-
-
-def _count(feature: Feature, values: Column) -> tuple[IntArray, int]:
-    """Rows per bin (k,) of a column (rows,), and how many values say no number where the feature has numbers.
-
-    A CSV file's column is text in a batch if one of its fields is.
-    """
-    if feature.kind == "categorical" or values.dtype != object:
-        return count_columns(feature, values)
-    numbers, invalid = _numbers(values)
-    return count_columns(feature, numbers)[0], invalid
-
-
-def _with_relations(relations: Directions | None, columns: Mapping[str, Column]) -> Mapping[str, Column]:
-    """Columns (rows,) and the relations' values (rows,) that follow from them."""
-    if relations is None:
-        return columns
-    inputs = {name: columns[name] for name in relations.inputs}
-    numbers = {name: _numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
-    return {**columns, **relations.scores(numbers)}
-
-
-def _numbers(values: Column) -> tuple[FloatArray, int]:
-    """Texts (rows,) as numbers, NaN for one that says none, and how many say none."""
-    numbers = [_number(value) for value in values.tolist()]
-    return np.array([np.nan if number is None else number for number in numbers]), numbers.count(None)
-
-
-def _number(value: str | None) -> float | None:
-    try:
-        return float("nan" if value is None else value)
-    except ValueError:
-        return None
 
 
 class _TooLate(Exception):
@@ -290,7 +257,7 @@ class _Run:
                 self._check_order(times, start, end)
                 self._see(times[start:end])
             for name, values in columns.items():
-                counts, invalid = _count(self._features[name], values[start:end])
+                counts, invalid = count(self._features[name], values[start:end])
                 self._watched[name].open += counts
                 self._watched[name].invalid += invalid
             self.rows += end - start

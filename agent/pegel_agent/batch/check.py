@@ -9,7 +9,7 @@ from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
 from pegel_agent.reference.columns import count_columns, hidden
-from pegel_agent.reference.joint import directions_of
+from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, unpacked
 from pegel_agent.reference.seasons import QUARTERS, mixture, quarter_of
@@ -152,7 +152,7 @@ def count_file(
             raise UserError(f"{path} has no column {feature.name!r}, which the profile has; it has {', '.join(names)}")
     texts = frozenset(feature.name for feature in profile.features if feature.kind == "categorical")
     counts = {feature.name: np.zeros(len(feature.counts), dtype=np.int64) for feature in profile.watched}
-    relations = directions_of(profile.joint) if profile.joint is not None else None
+    computed = Computed.by(profile)
     columns = tuple(feature.name for feature in profile.features)
     asked = columns if time is None else tuple(dict.fromkeys((*columns, time)))
     of_day: IntArray = np.zeros(QUARTERS, dtype=np.int64)
@@ -170,9 +170,9 @@ def count_file(
                     f"{path}: column {feature.name!r} has text in row {row:,}, where the profile has numbers"
                 )
             counts[feature.name] += found
-        computed = relations.scores(batch) if relations is not None else {}
+        values_of = computed.of(batch)
         for feature in profile.watched[len(columns) :]:
-            counts[feature.name] += count_columns(feature, computed[feature.name])[0]
+            counts[feature.name] += count_columns(feature, values_of[feature.name])[0]
         rows += len(batch[profile.features[0].name])
     return counts, of_day
 

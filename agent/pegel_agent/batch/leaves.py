@@ -58,6 +58,8 @@ CAUTIONS = (
     "A relation is a feature that is computed from several inputs: how far one is from what the others would make of "
     "it. Its name has up to three of theirs. How it is computed is in the profile alone, in averages over many "
     "reference rows, rounded to six digits.",
+    "Of free text three numbers are counted: its length, its words, and the share of it that is no letter. No word of "
+    "it is kept.",
     "Counts are exact. Where only one request came between two readings of the metrics, their difference shows in "
     "which bins this one request fell: not its values, but that its age, say, was between 40 and 45. With little "
     "traffic, let no more people read the metrics than may see the model's inputs.",

@@ -29,6 +29,7 @@ def command() -> None:
 @click.option("--score", metavar="COLUMN", help="How sure the model was, as a probability; profiled as a prediction.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave it out, as an id or a date. May be repeated.")
 @click.option("--categorical", multiple=True, metavar="COLUMN", help="Numbers that are names. May be repeated.")
+@click.option("--text", multiple=True, metavar="COLUMN", help="Free text: count it, name nothing. May be repeated.")
 @click.option(
     "--hash-categories", type=click.Path(path_type=Path), metavar="KEYFILE",
     help="Name categories by a hash with the secret key in this file, which the sidecar then needs too.",
@@ -45,6 +46,7 @@ def build(
     score: str | None,
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
+    text: tuple[str, ...],
     hash_categories: Path | None,
     time: str | None,
     window: str | None,
@@ -56,6 +58,10 @@ def build(
     The file is read twice. A column of numbers gets up to 20 intervals that hold about as many rows each, and a bin for
     each value that many rows share; a column of text gets a bin for each of its 64 most frequent values. Nothing that
     fewer than ten rows share is named in the profile, and a column of text without more, as an id, is left out.
+
+    Sentences, of which hardly two are alike, have no categories: of them the length, the words and the share of what is
+    no letter are profiled, as `length of comment`, and whether they are there. A column is taken for such text where it
+    has four words or more on average and most rows share it with no nine others; --text and --categorical decide.
 
     Where inputs that are numbers explain each other, as a flat's area and its rooms do, up to ten such relations are
     profiled too: they change when the inputs no longer go together, though each by itself looks as ever.
@@ -96,7 +102,7 @@ def build(
     if not output.resolve().parent.is_dir():
         raise UserError(f"cannot write {output}: there is no folder {output.parent}")
     answers = frozenset(prediction) | ({score} if score is not None else frozenset())
-    roles = Roles(frozenset(label), answers, frozenset(ignore), frozenset(categorical), time)
+    roles = Roles(frozenset(label), answers, frozenset(ignore), frozenset(categorical), time, frozenset(text))
     compared = len(label) == len(prediction) == 1
     if score is not None and not compared:
         raise UserError("--score goes with one --label and one --prediction, to learn what a score is worth")

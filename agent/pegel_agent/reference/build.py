@@ -10,7 +10,7 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.bins import CategoryBins, NumericBins, numeric_bins
+from pegel_agent.reference.bins import SHARED_BY, CategoryBins, NumericBins, numeric_bins
 from pegel_agent.reference.columns import (
     Bins,
     Column,
@@ -21,11 +21,13 @@ from pegel_agent.reference.columns import (
     in_first_half,
     positions_of,
 )
+from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.joint import MIN_INPUTS, Directions, find_relations, sample_step
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.order import RowOrder, in_order, order_of
 from pegel_agent.reference.performance import PerformanceCollector
-from pegel_agent.reference.profile import FORMAT, Profile
+from pegel_agent.reference.profile import FORMAT, MEASURES, Profile, Text
+from pegel_agent.reference.texts import looks_like_text, measures_of
 from pegel_agent.reference.times import times_of
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.slots import FloatArray
@@ -37,14 +39,15 @@ _MIXED_SHARE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What the columns of a file are: those that are no inputs, and those to take as categories. `time` has the rows'
-    times, where their order matters."""
+    """What the columns of a file are: those that are no inputs, and those to take as categories or as free text. `time`
+    has the rows' times, where their order matters."""
 
     labels: frozenset[str] = frozenset()
     predictions: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
     categorical: frozenset[str] = frozenset()
     time: str | None = None
+    texts: frozenset[str] = frozenset()
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -54,11 +57,13 @@ class Roles:
     def columns(self, path: Path) -> tuple[str, ...]:
         """The file's columns that get a feature, in its order. Raises UserError where a role doesn't fit the file."""
         names = tables.column_names(path)
-        for name in sorted(self.left_out | self.predictions | self.categorical):
+        for name in sorted(self.left_out | self.predictions | self.categorical | self.texts):
             if name not in names:
                 raise UserError(f"{path} has no column {name!r}; it has {', '.join(names)}")
-        for name in sorted(self.left_out & (self.predictions | self.categorical)):
-            raise UserError(f"column {name!r} can't be left out and be a prediction or categorical")
+        for name in sorted(self.left_out & (self.predictions | self.categorical | self.texts)):
+            raise UserError(f"column {name!r} can't be left out and be a prediction, categorical or text")
+        for name in sorted(self.texts & self.categorical):
+            raise UserError(f"column {name!r} can't be categorical and text")
         kept = tuple(name for name in names if name not in self.left_out)
         if not kept:
             raise UserError(f"{path} has no column left to profile")
@@ -77,6 +82,12 @@ class _Seen:
     """Whether only the other rows may be counted."""
     numeric: bool = False
     text: bool = False
+    measures: list[tuple[FloatArray, ...]] = field(default_factory=list)
+    """Of an even sample of its texts, while they are sentences."""
+
+    def measure(self, values: Column, *, first: int, stride: int) -> None:
+        """Keep what can be counted of every `stride`-th text of the file."""
+        self.measures.append(measures_of(values[-first % stride :: stride]))
 
     def add(self, values: Column, *, first: int, stride: int) -> None:
         """Take in a batch whose first row is the file's row `first`, and keep every `stride`-th number of the file."""
@@ -97,6 +108,19 @@ class _Seen:
     def thin(self) -> None:
         """Keep every second number."""
         self.sample = [np.concatenate(self.sample)[::2]] if self.sample else []
+        if self.measures:
+            self.measures = [tuple(of[::2] for of in self.measured)]
+
+    @property
+    def measured(self) -> tuple[FloatArray, ...]:
+        """The texts' measures (rows,)."""
+        return tuple(np.concatenate(parts) for parts in zip(*self.measures, strict=True))
+
+    @property
+    def free(self) -> bool:
+        """Whether its texts are sentences, most of which hardly another row shares."""
+        shared = sum(rows for rows in self.categories.values() if rows >= SHARED_BY)
+        return bool(self.measures) and 2 * shared < self.categories.total()
 
     def bins(self) -> Bins | None:
         """The column's bins; None without a number or a text that ten rows share."""
@@ -134,26 +158,28 @@ def build_profile(
     )  # fmt: skip
     if not rows:
         raise UserError(f"{path} has no rows")
-    found = {name: column.bins() for name, column in seen.items()}
+    texts = _texts(seen, roles)
+    found = {name: CategoryBins(()) if name in texts else column.bins() for name, column in seen.items()}
     bins = {name: of for name, of in found.items() if of is not None}
+    of_texts = {measure: of for measures in texts.values() for measure, of in measures.items()}
     if not bins:
         raise UserError(f"{path} has no column to profile: none has a number, or a text that ten rows share")
     relations, of_relations = _relations(seen, bins, roles, stride=stride)
     halved = frozenset(name for name, column in seen.items() if column.chosen) | of_relations.keys()
-    numbers = (
-        order.finish(sum(len(of.slots) for of in (*bins.values(), *of_relations.values())))
-        if order
-        else np.zeros(0, dtype=np.int64)
-    )
-    counted = _Counted(bins, of_relations, relations, halved, len(numbers))
+    laid = bins | of_texts | of_relations
+    numbers = order.finish(sum(len(of.slots) for of in laid.values())) if order else np.zeros(0, dtype=np.int64)
+    computed = Computed(relations, {column: tuple(measures) for column, measures in texts.items()})
+    counted = _Counted(tuple(bins), laid, computed, halved, len(numbers))
     _second_pass(path, counted, roles=roles, order=order, key=key, progress=lambda share: tell(0.5 + share / 2))
+    answers = roles.predictions | {name for column in texts.keys() & roles.predictions for name in texts[column]}
     features = [
-        feature_of(name, "prediction" if name in roles.predictions else "input", of, counted.rows[name])
-        for name, of in (bins | of_relations).items()
+        feature_of(name, "prediction" if name in answers else "input", of, counted.rows[name])
+        for name, of in laid.items()
     ]
     if order is not None:
         middles = counted.times / counted.window_rows
         features = [in_order(one, counted.windows[one.name].astype(np.int64), numbers, middles) for one in features]
+    by_name = {feature.name: feature for feature in features}
     return Profile(
         FORMAT,
         created,
@@ -164,8 +190,34 @@ def build_profile(
         order_of(len(numbers), window) if order is not None and window is not None else None,
         performance.result() if performance is not None else None,
         key.check if key is not None else "",
-        relations.joint(tuple(features[len(bins) :])) if relations is not None else None,
+        relations.joint(tuple(by_name[name] for name in of_relations)) if relations is not None else None,
+        tuple(Text(column, tuple(by_name[name] for name in measures)) for column, measures in texts.items()),
     )
+
+
+def _texts(seen: Mapping[str, _Seen], roles: Roles) -> dict[str, dict[str, Bins]]:
+    """The columns of free text, with the bins of what is counted of each by the name of that feature.
+
+    Raises UserError for one that was said to be text and holds none.
+    """
+    found: dict[str, dict[str, Bins]] = {}
+    for column, one in seen.items():
+        if column in roles.categorical or not (column in roles.texts or one.free):
+            continue
+        laid = [numeric_bins(values) for values in one.measured] if one.measures else [None]
+        measures = {_free(f"{what} of {column}", seen.keys()): of for what, of in zip(MEASURES, laid, strict=False)}
+        bins: dict[str, Bins] = {name: of for name, of in measures.items() if of is not None}
+        if len(bins) == len(MEASURES):
+            found[column] = bins
+        elif column in roles.texts:
+            raise UserError(f"column {column!r} has no text to count: none of its rows has a word in it")
+    return found
+
+
+def _free(name: str, taken: AbstractSet[str]) -> str:
+    """The name, with a number if a column has it."""
+    alike = (name if number == 1 else f"{name} ({number})" for number in range(1, 2 + len(taken)))
+    return next(one for one in alike if one not in taken)
 
 
 def _relations(
@@ -201,11 +253,13 @@ def _first_pass(
     seen = {name: _Seen() for name in columns}
     rows, stride = 0, 1
     asked = dict.fromkeys((*_asked(columns, roles, order), *(performance.columns if performance is not None else ())))
-    for batch in tables.read(path, tuple(asked), text=roles.categorical, progress=progress):
+    for batch in tables.read(path, tuple(asked), text=roles.categorical | roles.texts, progress=progress):
         if performance is not None:
             performance.add(batch)
         for name, column in seen.items():
             values = batch[name]
+            if name in roles.texts or (values.dtype == object and looks_like_text(values)):
+                column.measure(values, first=rows, stride=stride)
             column.add(hidden(values, key) if values.dtype == object else values, first=rows, stride=stride)
             if column.numeric and column.text:
                 raise _mixed(path, name)
@@ -231,17 +285,17 @@ class _Counted:
 
     def __init__(
         self,
-        of_columns: Mapping[str, Bins],
-        of_relations: Mapping[str, Bins],
-        relations: Directions | None,
+        columns: tuple[str, ...],
+        bins: Mapping[str, Bins],
+        computed: Computed,
         halved: AbstractSet[str],
         windows: int,
     ) -> None:
-        self.columns = tuple(of_columns)
-        self.relations = relations
+        self.columns = columns
+        self.computed = computed
         self.halved = halved
         """Features of which one half of the rows decided what to count, so that the other is counted."""
-        self.bins = {**of_columns, **of_relations}
+        self.bins = bins
         self.rows = {name: np.zeros(len(of.slots), dtype=np.int64) for name, of in self.bins.items()}
         self.windows = {name: np.zeros((windows, len(of.slots)), dtype=np.int32) for name, of in self.bins.items()}
         self.times = np.zeros(windows)
@@ -269,10 +323,10 @@ def _second_pass(
             kept = windows >= 0
             np.add.at(counted.times, windows[kept], times[kept])
             np.add.at(counted.window_rows, windows[kept], 1)
-        scores = counted.relations.scores(batch) if counted.relations is not None else {}
+        computed = counted.computed.of(batch)
         half = ~in_first_half(first, rows)
         for name, of in counted.bins.items():
-            values = scores[name] if name in scores else batch[name]
+            values = computed[name] if name in computed else batch[name]
             positions, _ = positions_of(of, hidden(values, key) if isinstance(of, CategoryBins) else values)
             chosen = positions[half] if name in counted.halved else positions
             counted.rows[name] += np.bincount(chosen, minlength=len(of.slots))

@@ -28,6 +28,17 @@ def count_columns(feature: Feature, values: Column) -> tuple[IntArray, int]:
     return count_values(feature.bins, values)
 
 
+def count(feature: Feature, values: Column) -> tuple[IntArray, int]:
+    """Rows per bin (k,) of a column (rows,), and how many of its values were of the wrong kind, which count as missing.
+
+    Text that says a number is that number where the feature is numeric.
+    """
+    if feature.kind == "numeric" and values.dtype == object:
+        numbers, invalid = as_numbers(values)
+        return count_columns(feature, numbers)[0], invalid
+    return count_columns(feature, values)
+
+
 def learn_feature(name: str, role: Role, values: Column) -> Feature | None:
     """A feature with bins and counts from a reference's column, categorical if it holds text.
 
@@ -110,6 +121,19 @@ def hidden(values: Column, key: CategoryKey | None) -> Column:
     return found
 
 
+def as_numbers(values: Column) -> tuple[Column, int]:
+    """A column of text (rows,) as numbers, and how many of its texts say none; they are NaN then, as None is.
+
+    A row that mixes numbers and text comes as text, its numbers too.
+    """
+    try:
+        numbers: Column = values.astype(np.float64)
+    except ValueError:
+        parsed = [_number(value) for value in values.tolist()]
+        return np.array([np.nan if value is None else value for value in parsed]), parsed.count(None)
+    return numbers, 0
+
+
 def as_texts(values: Column) -> Column:
     """Numbers (rows,) as their shortest texts, None for NaN: `12` for 12.0."""
     distinct, position = np.unique(values, return_inverse=True)
@@ -120,3 +144,10 @@ def as_texts(values: Column) -> Column:
 
 def _shortest(value: float) -> str | None:
     return None if np.isnan(value) else repr(value).removesuffix(".0")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float("nan" if text is None else text)
+    except ValueError:
+        return None

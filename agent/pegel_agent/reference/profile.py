@@ -23,6 +23,9 @@ from pegel_agent.reference.seasons import HOURS, quarters
 from pegel_agent.statistics.slots import IntArray, Reference, ReferenceShares, reference_shares
 
 FORMAT: Final = "pegel-profile/1"
+MEASURES: Final = ("length", "words", "non-letters")
+"""What is counted of a text: characters; runs of them between white space; the share of them, white space apart, that
+are no letters."""
 
 Role = Literal["input", "prediction"]
 
@@ -149,6 +152,20 @@ class Joint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a relation must be numeric and an input")
 
 
+class Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of free text, and the features that are counted of it: its length, its words, its share of non-letters.
+
+    The column itself is a categorical feature without categories: there or missing.
+    """
+
+    column: str
+    features: tuple[Feature, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(MEASURES) or any(one.kind != "numeric" for one in self.features):
+            raise ValueError(f"the text {self.column!r} needs {len(MEASURES)} numeric features")
+
+
 class _Header(msgspec.Struct):
     """What any version of a profile says of itself."""
 
@@ -172,11 +189,15 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """What tells the key by which categories are named from others; empty where they have their own names."""
     joint: Joint | None = None
     """Relations between the inputs; None where there is none to tell of."""
+    texts: tuple[Text, ...] = ()
+    """Columns of free text with what is counted of them."""
 
     @cached_property
     def watched(self) -> tuple[Feature, ...]:
         """All features: those that are columns, then those that are computed from them."""
-        return (*self.features, *(relation.feature for relation in (self.joint.relations if self.joint else ())))
+        of_texts = (feature for text in self.texts for feature in text.features)
+        relations = self.joint.relations if self.joint else ()
+        return (*self.features, *of_texts, *(relation.feature for relation in relations))
 
     @cached_property
     def hash(self) -> str:
@@ -188,7 +209,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         """The profile with the columns of one role and what is computed from them; None where there are none."""
         features = tuple(feature for feature in self.features if feature.role == role)
         joint = self.joint if role == "input" else None
-        return msgspec.structs.replace(self, features=features, joint=joint) if features else None
+        texts = tuple(text for text in self.texts if text.features[0].role == role)
+        return msgspec.structs.replace(self, features=features, joint=joint, texts=texts) if features else None
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.watched]
@@ -199,6 +221,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         numbers = {feature.name for feature in self.features if feature.role == "input" and feature.kind == "numeric"}
         if self.joint is not None and not numbers.issuperset(self.joint.inputs):
             raise ValueError("a relation is of an input that the profile has no numbers of")
+        if not {feature.name for feature in self.features if feature.kind == "categorical"}.issuperset(
+            text.column for text in self.texts
+        ):
+            raise ValueError("a text is of a column that the profile has no texts of")
         if not 1 <= self.rows <= _MOST_ROWS:
             raise ValueError(f"rows must be 1 or more, and not {self.rows}")
         if not 0 <= self.created < _YEAR_10000:

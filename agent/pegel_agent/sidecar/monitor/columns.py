@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pegel_agent.reference.columns import as_texts
+from pegel_agent.reference.columns import as_numbers, as_texts
 from pegel_agent.reference.profile import Role
 from pegel_agent.sidecar.protocols.records import Block, Inference, Undecodable
 
@@ -108,19 +108,6 @@ class Waiting:
             yield columns | _side(places.predictions, [inference.outputs for inference in alike], rows)
 
 
-def as_numbers(values: Column) -> tuple[Column, int]:
-    """A column of text (rows,) as numbers, and how many of its texts say none; they are NaN then, as None is.
-
-    A row that mixes numbers and text comes as text, its numbers too.
-    """
-    try:
-        numbers: Column = values.astype(np.float64)
-    except ValueError:
-        parsed = [_number(value) for value in values.tolist()]
-        return np.array([np.nan if value is None else value for value in parsed]), parsed.count(None)
-    return numbers, 0
-
-
 def joined(parts: list[Column]) -> Column:
     """One column (rows,) of several: numbers unless one of them holds text that says none."""
     as_floats = [as_numbers(part) if part.dtype == object else (part, 0) for part in parts]
@@ -172,10 +159,3 @@ def _names(blocks: tuple[Block, ...], stem: str) -> tuple[str, ...]:
             block.names or tuple(stem if single else f"{stem}{next(unnamed)}" for _ in range(block.values.shape[1]))
         )
     )
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float("nan" if text is None else text)
-    except ValueError:
-        return None

@@ -4,11 +4,10 @@ from collections import deque
 
 import numpy as np
 
-from pegel_agent.reference.columns import Column, feature_of, learn_feature
+from pegel_agent.reference.columns import Column, count, feature_of, learn_feature
 from pegel_agent.reference.order import in_order, order_of
 from pegel_agent.reference.profile import FORMAT, Feature, Profile, Role
 from pegel_agent.sidecar.monitor.columns import Layout, joined, roles
-from pegel_agent.sidecar.monitor.windows import count
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.slots import IntArray
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pegel_agent.reference.columns import Column, count_columns, hidden
+from pegel_agent.reference.columns import Column, count, hidden
+from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.detection import detector_for, is_judged, smallest_shift_of, stratum_of
-from pegel_agent.reference.joint import directions_of
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, Role
 from pegel_agent.reference.seasons import expected_shares
-from pegel_agent.sidecar.monitor.columns import as_numbers
 from pegel_agent.statistics import distances
 from pegel_agent.statistics.budget import Part, share_of
 from pegel_agent.statistics.detector import Detector, FeatureVerdict, Verdict
@@ -115,7 +114,7 @@ class Watch:
             if (of_role := profile.of_role(role)) is not None:
                 windows = share_of(budget_windows, part)
                 self._detectors[role] = detector_for(of_role, windows=windows, tolerance=tolerance)
-        self._relations = directions_of(profile.joint) if profile.joint is not None else None
+        self._computed = Computed.by(profile)
         self._alpha = 1 / (budget_windows * len(self.features))
         self._verdicts: dict[Role, Verdict] = {}
 
@@ -146,11 +145,8 @@ class Watch:
             if watched is not None:
                 shown = hidden(values, self._key) if watched.feature.kind == "categorical" else values
                 watched.add(shown, stratum)
-        if self._relations is not None and columns.keys() >= frozenset(self._relations.inputs):
-            inputs = {name: columns[name] for name in self._relations.inputs}
-            numbers = {name: as_numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
-            for name, values in self._relations.scores(numbers).items():
-                self.features[name].add(values, stratum)
+        for name, values in self._computed.of(columns).items():
+            self.features[name].add(values, stratum)
 
     def close_window(self, middle: float | None = None) -> Verdict | None:
         """End the open window, whose middle was at this Unix time, and return the verdict on the data.
@@ -170,14 +166,3 @@ class Watch:
         """The last verdict by feature, strongest evidence first; those that the detectors leave out are not in it."""
         found = [one for verdict in self._verdicts.values() for one in verdict.features]
         return {one.name: one for one in sorted(found, key=lambda one: -one.evidence)}
-
-
-def count(feature: Feature, values: Column) -> tuple[IntArray, int]:
-    """Rows per bin (k,) of a column (rows,), and how many of its values were of the wrong kind, which count as missing.
-
-    Text that says a number is that number where the feature is numeric.
-    """
-    if feature.kind == "numeric" and values.dtype == object:
-        numbers, invalid = as_numbers(values)
-        return count_columns(feature, numbers)[0], invalid
-    return count_columns(feature, values)

@@ -278,7 +278,10 @@ def test_what_was_learned_can_be_kept_as_a_profile_by_who_has_the_token(tmp_path
         until(lambda: running.ask("/v1/profile", **secret)[0] == 404)
         assert running.ask("/v1/profile")[0] == 401
         with connected(running.port) as client:
-            for _ in range(81):
+            # What a busy machine sheds is not learned from, so more may have to be sent.
+            for number in range(800):
+                if number > 80 and number % 10 == 0 and running.ask("/v1/profile", **secret)[0] == 200:
+                    break
                 rows = [{"age": age, "plan": "basic" if age < 0 else "plus"} for age in rng.normal(size=125).tolist()]
                 body = json.dumps({"instances": rows}).encode()
                 client.sendall(
