@@ -89,6 +89,8 @@ def choose_categories(rows: Counter[str], half: Counter[str]) -> tuple[CategoryB
 
 def count_values(bins: Bins, values: Column) -> tuple[IntArray, int]:
     """`count_columns` for bins that are no feature yet."""
+    if isinstance(bins, NumericBins) and values.dtype != object:
+        return bins.counts(values), 0
     positions, invalid = positions_of(bins, values)
     return np.bincount(positions, minlength=len(bins.slots)).astype(np.int64), invalid
 

@@ -27,6 +27,7 @@ def test_every_number_falls_into_exactly_one_bin(reference: list[float], values:
         return
     counts = bins.counts(np.array(values, dtype=float))
     assert counts.sum() == len(values)
+    assert (counts == np.bincount(bins.positions(np.array(values, dtype=float)), minlength=len(counts))).all()
     assert len(counts) == len(bins.slots) == len(bins.names)
     assert counts[-1] == np.isnan(values).sum()
     assert len(set(bins.names)) == len(bins.names)
