@@ -13,6 +13,7 @@ MetricType = Literal["counter", "gauge", "histogram"]
 _MODEL = ("model_name", "model_version")
 _GPU = ("uuid", "gpu")
 _MIG = (*_GPU, "mig_uuid", "mig_profile")
+_GPU_POD = ("namespace", "pod", "container", "uuid", "mig_uuid", "mig_profile", "attribution")
 
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -403,8 +404,27 @@ GPU_POD_ALLOCATED = Metric(
     "nvidia_gpu_pod_allocated", "gauge",
     "Always 1; a container and the GPU or MIG device that it holds: exclusive, mig, or equal_share where others may "
     "hold it too.",
-    ("namespace", "pod", "container", "uuid", "mig_uuid", "attribution"),
+    _GPU_POD,
 )  # fmt: skip
+GPU_POD_SECONDS = Metric(
+    "nvidia_gpu_pod_seconds_total", "counter",
+    "GPU time that a container has had, by its share of the GPU; what nobody held as unallocated.", _GPU_POD,
+)  # fmt: skip
+GPU_POD_IDLE_SECONDS = Metric(
+    "nvidia_gpu_pod_idle_seconds_total", "counter", "That part of it in which the GPU did no work.", _GPU_POD
+)
+GPU_POD_ENERGY = Metric(
+    "nvidia_gpu_pod_energy_joules_total", "counter", "Energy of the GPU by the same shares.", _GPU_POD
+)
+GPU_POD_COST = Metric(
+    "nvidia_gpu_pod_cost_total", "counter",
+    "Cost of the GPU time by the price table; all of a node's add up to its GPUs'.", (*_GPU_POD, "currency"),
+)  # fmt: skip
+GPU_POD_MEMORY_USED = Metric(
+    "nvidia_gpu_pod_memory_used_bytes", "gauge",
+    "Memory that a container uses: a GPU's or MIG device's that it has alone, else that of its processes.", _GPU_POD,
+)  # fmt: skip
+GPU_PRICE = Metric("nvidia_gpu_price_per_hour", "gauge", "What an hour of this GPU costs.", (*_GPU, "currency"))
 GPU_POD_RESOURCES_UP = Metric("nvidia_gpu_pod_resources_up", "gauge", "1 while the kubelet answers who holds the GPUs.")
 GPU_POD_RESOURCES_AGE = Metric(
     "nvidia_gpu_pod_resources_age_seconds", "gauge",

@@ -1,20 +1,19 @@
 """Whether the watching itself works: an alarm that can't come is worse than none that is promised."""
 
-from pegel_exporters.catalogue import GPU_UP, TAP_ANALYSER_UP, TAP_EXCHANGES
+from pegel_exporters.catalogue import TAP_ANALYSER_UP, TAP_EXCHANGES
 
 from pegel_rules.model import Alert, Group, Record, Settings
 from pegel_rules.promql import BY_MODEL, MODEL_LABELS, MODEL_WORDS, recorded
 
 ANALYSER_ALERT = "AnalyserDown"
 BLIND_ALERT = "TrafficNotAnalysed"
-GPU_ALERT = "GPULost"
 
 UNSEEN = recorded(TAP_EXCHANGES, "unseen_ratio30m")
 _BLIND_RATIO = 0.5
 
 
 def group(settings: Settings) -> Group:
-    """The share of exchanges that nobody analysed, and alerts on analysers and GPUs that say nothing.
+    """The share of exchanges that nobody analysed, and alerts on analysers that say nothing.
 
     An analyser that was started again starts its evidence again too; that is no alert, as it goes on watching.
     """
@@ -49,17 +48,6 @@ sum {BY_MODEL} (increase({TAP_EXCHANGES.name}{{outcome!="analysed"}}[{span}]))
                 description=(
                     f"{{{{ $value | humanizePercentage }}}} of the exchanges of {MODEL_WORDS} could not be read or "
                     "were left out, so that drift in them is not seen."
-                ),
-            ),
-            Alert(
-                name=GPU_ALERT,
-                expr=f"{GPU_UP.name} == 0",
-                wait=settings.duration(300),
-                severity="critical",
-                summary="A GPU does not answer",
-                description=(
-                    "The driver of {{ $labels.instance }} does not answer"
-                    "{{ with $labels.gpu }} for GPU {{ . }}{{ end }}{{ with $labels.uuid }} ({{ . }}){{ end }}."
                 ),
             ),
         ),

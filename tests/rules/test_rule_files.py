@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pegel_exporters.catalogue import CATALOGUE
 from pegel_exporters.errors import UserError
-from pegel_rules import Alert, Record, Settings, files, groups
+from pegel_rules import Alert, Record, Settings, files, gpus, groups
 from pegel_rules.promql import THRESHOLD
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_every_alert_has_a_severity_words_and_a_runbook_page():
                 continue
             assert rule["labels"]["severity"] in {"critical", "warning"}
             assert rule["annotations"]["summary"]
-            assert "model_name" in rule["annotations"]["description"] or rule["alert"] == "GPULost"
+            assert "model_name" in rule["annotations"]["description"] or rule["alert"] in gpus.ALERTS
             prefix, _, page = rule["annotations"]["runbook_url"].partition("/blob/main/")
             assert prefix == "https://github.com/pegel-dev/pegel"
             assert (ROOT / page).read_text().startswith(f"# {rule['alert']}\n")

@@ -58,26 +58,3 @@ def test_one_bad_replica_of_three_and_an_idle_model_are_silent(folder: Path) -> 
     for replica in (1, 2):
         series |= exchanges("mostly", analysed=10, replica=replica)
     assert not check(folder, series=series, firing=[Firing(minute=60, alert="TrafficNotAnalysed", models=[])])
-
-
-def test_a_gpu_that_does_not_answer_for_five_minutes_pages(folder: Path) -> None:
-    gpu = 'nvidia_gpu_up{{instance="node-1",gpu="{0}",uuid="GPU-{0}"}}'
-    series = {gpu.format(0): "1+0x9 0+0x30", gpu.format(1): "1+0x40", gpu.format(2): "1+0x9 0+0x2 1+0x30"}
-    firing = [
-        Firing(minute=minute, alert="GPULost", models=found, by="gpu") for minute, found in ((13, []), (20, ["0"]))
-    ]
-    words = {
-        "eval_time": "20m",
-        "alertname": "GPULost",
-        "exp_alerts": [
-            {
-                "exp_labels": {"severity": "critical", "instance": "node-1", "gpu": "0", "uuid": "GPU-0"},
-                "exp_annotations": {
-                    "summary": "A GPU does not answer",
-                    "description": "The driver of node-1 does not answer for GPU 0 (GPU-0).",
-                    "runbook_url": "https://github.com/pegel-dev/pegel/blob/main/docs/runbooks/GPULost.md",
-                },
-            }
-        ],
-    }
-    assert not check(folder, series=series, firing=firing, extra={"alert_rule_test": [words]})

@@ -6,7 +6,7 @@ import click
 from pegel_exporters.errors import UserError
 
 if TYPE_CHECKING:
-    from pegel_exporters.gpu.exporter import Ask
+    from pegel_exporters.gpu.exporter import Ask, OwnersOf
     from pegel_exporters.gpu.sets import MetricSet
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
@@ -22,18 +22,26 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
     help="Sets of metric names, with commas: native, legacy, dcgm (those of dcgm-exporter).",
 )
 @click.option(
-    "--simulate", metavar="NAME|FILE", help="Simulate GPUs: dgx-a100, h100-mig, t4-time-sliced, v100 or a file."
+    "--simulate",
+    metavar="NAME|FILE",
+    help="Simulate GPUs: a100-mig, broken, dgx-a100, h100-mig, t4-time-sliced, v100 or a file.",
 )
 @click.option(
     "--pod-resources", metavar="SOCKET",
     help="Ask the kubelet behind this socket which pods hold the GPUs; UID 0 may.",
 )  # fmt: skip
-def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_resources: str | None) -> None:
+@click.option("--prices", metavar="FILE", type=click.Path(), help="Prices of an hour: currency, default, gpus (YAML).")
+def command(
+    listen: str, interval: str, metrics: str, simulate: str | None, pod_resources: str | None, prices: str | None
+) -> None:
     """Publish this node's GPU metrics for Prometheus.
 
     Reads the GPUs through the NVIDIA driver's own library, NVML, and needs no privileges. Without a driver it
     says so, serves nvidia_gpu_up 0 and waits for one. Which pods hold a GPU is the kubelet's to tell, where it is
-    asked: its last answer counts for 60 seconds.
+    asked: its last answer counts for 60 seconds. Pods that share a GPU are told apart by what their processes use, if
+    the exporter sees the host's processes (hostPID) and /var/log/pods; else they have equal shares.
+
+    SIGUSR1 lets go of the driver, for its upgrade; SIGUSR2 takes it again.
 
     \b
     Example, without a GPU:
@@ -48,9 +56,13 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_
     import logging
     import os
     import socket
+    from pathlib import Path
 
     from pegel_exporters.gpu import simulated
     from pegel_exporters.gpu.exporter import run
+    from pegel_exporters.gpu.owners import Owners
+    from pegel_exporters.gpu.prices import Prices
+    from pegel_exporters.gpu.prices import load as load_prices
     from pegel_exporters.serving import Address
     from pegel_exporters.serving import listen as open_socket
 
@@ -60,7 +72,11 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_
     source = simulated.source(simulate) if simulate else None
     if source is None and importlib.util.find_spec("pynvml") is None:
         raise ModuleNotFoundError(name="nvidia-ml-py")
-    ask = _kubelet(pod_resources) if pod_resources is not None else None
+    table = load_prices(Path(prices)) if prices is not None else Prices()
+    ask: Ask | None = _kubelet(pod_resources) if pod_resources is not None else None
+    owners: OwnersOf = Owners().of
+    if simulate and ask is None:
+        ask, owners = simulated.holders(simulate)
     with open_socket(address) as sock:
         what = f"simulated GPUs ({simulate})" if simulate else "this node's GPUs"
         logging.getLogger("pegel").info(
@@ -68,7 +84,12 @@ def command(listen: str, interval: str, metrics: str, simulate: str | None, pod_
         )
         # A pod's own name tells nobody which node it is on.
         hostname = os.environ.get("NODE_NAME") or socket.gethostname()
-        asyncio.run(run(sock, interval=seconds, sets=sets, simulate=source, ask=ask, hostname=hostname))
+        asyncio.run(
+            run(
+                sock, interval=seconds, sets=sets, simulate=source, ask=ask, owners=owners, prices=table,
+                hostname=hostname,
+            )
+        )  # fmt: skip
 
 
 def _kubelet(path: str) -> "Ask":

@@ -57,6 +57,7 @@ class Allocation:
     container: str
     uuid: str
     mig_uuid: str
+    mig_profile: str = ""
     attribution: Attribution
 
 
@@ -78,13 +79,15 @@ def read_device_id(text: str) -> DeviceId | None:
 
 
 def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocations:
-    """Who holds which GPU or MIG device; `gpus` tell the UUIDs of minor numbers and indices.
+    """Who holds which GPU or MIG device; `gpus` tell the UUIDs of minor numbers and indices, and their MIG devices.
 
     A UUID is taken at its word, whether or not the driver lists it: a lost GPU is still held.
     """
     known = tuple(gpus)
     minors = {gpu.minor_number: gpu.uuid for gpu in known}
     indices = {gpu.gpu: gpu.uuid for gpu in known}
+    migs = {mig.uuid: (gpu.uuid, mig) for gpu in known for mig in gpu.instances}
+    by_instance = {(gpu.uuid, f"/gi{mig.gpu_instance}"): mig for gpu in known for mig in gpu.instances}
     holders: dict[DeviceId, set[tuple[str, str, str]]] = defaultdict(set)
     unknown: set[str] = set()
     for holding, text in ((one, text) for one in holdings for text in one.device_ids):
@@ -93,7 +96,10 @@ def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocat
             continue
         if device and (device.minor or device.index):
             uuid = minors.get(device.minor, "") if device.minor else indices.get(device.index, "")
-            device = replace(device, uuid=uuid, minor="", index="")
+            mig = by_instance.get((uuid, device.instance))
+            device = replace(device, uuid=uuid, minor="", index="", mig_uuid=mig.uuid if mig else "")
+        elif device and device.mig_uuid in migs:
+            device = replace(device, uuid=migs[device.mig_uuid][0])
         if device and (device.uuid or device.mig_uuid):
             holders[device].add((holding.namespace, holding.pod, holding.container))
         else:
@@ -105,6 +111,7 @@ def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocat
             container=container,
             uuid=device.uuid,
             mig_uuid=device.mig_uuid,
+            mig_profile=migs[device.mig_uuid][1].profile if device.mig_uuid in migs else "",
             attribution=_attribution(device, len(who)),
         )
         for device, who in holders.items()

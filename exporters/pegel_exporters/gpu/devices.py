@@ -1,8 +1,6 @@
-"""NVML to readings: the only module that imports pynvml, and the program of the worker process.
+"""NVML to readings: the program of the worker process. With `probes` and `events` the only importers of pynvml.
 
-What a device doesn't support, or the driver's library doesn't know, is absent. That doesn't change while the
-driver stays loaded, so it is asked for once. A call may hang for ever when a driver dies, so nothing but the
-worker process runs this module:
+A call may hang for ever when a driver dies, so nothing but the worker process runs these modules:
 
     python -m pegel_exporters.gpu.devices PARENT
 
@@ -11,118 +9,18 @@ answers each line on standard input with one line of JSON, and ends with its inp
 
 import ctypes
 import json
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any
 
 import pynvml
 
+from pegel_exporters.gpu.events import XidEvents
+from pegel_exporters.gpu.probes import DRIVER_GONE, Device
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading
 
-_ABSENT = {
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-    pynvml.NVML_ERROR_NO_PERMISSION,
-}
-_DRIVER_GONE = {
-    pynvml.NVML_ERROR_UNINITIALIZED,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-}
-_DEVICE_GONE = {
-    pynvml.NVML_ERROR_GPU_IS_LOST,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
-    pynvml.NVML_ERROR_GPU_NOT_FOUND,
-}
-_CLOCKS = {
-    "graphics": pynvml.NVML_CLOCK_GRAPHICS,
-    "sm": pynvml.NVML_CLOCK_SM,
-    "memory": pynvml.NVML_CLOCK_MEM,
-    "video": pynvml.NVML_CLOCK_VIDEO,
-}
 _PR_SET_PDEATHSIG = 1
-
-Call = Callable[[], Any]
-
-
-class Device:
-    """One GPU behind its NVML handle, with what it turned out not to have."""
-
-    def __init__(self, index: int) -> None:
-        self._absent: set[str] = set()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        self._handle = handle
-        self.gpu = str(index)
-        self.uuid: str = pynvml.nvmlDeviceGetUUID(handle)
-        self._name = self._ask("name", lambda: pynvml.nvmlDeviceGetName(handle))
-        self._minor = self._ask("minor", lambda: pynvml.nvmlDeviceGetMinorNumber(handle))
-        self._bus = self._ask("bus", lambda: _text(pynvml.nvmlDeviceGetPciInfo_v3(handle).busId))
-
-    def _ask(self, key: str, *calls: Call) -> Any:
-        """What the first of the calls that this device knows returns; None when it has none or none now."""
-        for number, call in enumerate(calls):
-            name = f"{key} {number}"
-            if name in self._absent:
-                continue
-            try:
-                return call()
-            except pynvml.NVMLError as error:
-                if error.value in _DRIVER_GONE | _DEVICE_GONE:
-                    raise
-                if error.value not in _ABSENT:
-                    return None
-                self._absent.add(name)
-        return None
-
-    def read(self) -> Reading:
-        """Everything this GPU tells now. Raises NVMLError when it or its driver is gone."""
-        # What isn't a number has no place in JSON; as an impossible one it is counted with the others.
-        raw = {
-            key: float(value) if math.isfinite(value) else sys.float_info.max
-            for key, value in self._values()
-            if value is not None
-        }
-        return Reading(
-            uuid=self.uuid,
-            gpu=self.gpu,
-            name=self._name or "",
-            minor_number="" if self._minor is None else str(self._minor),
-            pci_bus_id=self._bus or "",
-            raw=raw,
-        )
-
-    def _values(self) -> Iterator[tuple[str, float | None]]:
-        handle = self._handle
-        if use := self._ask("utilization", lambda: pynvml.nvmlDeviceGetUtilizationRates(handle)):
-            yield "utilization", use.gpu
-            yield "memory_utilization", use.memory
-        if memory := self._ask(
-            "memory",
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2),
-            lambda: pynvml.nvmlDeviceGetMemoryInfo(handle),
-        ):
-            yield "memory_used", memory.used
-            yield "memory_total", memory.total
-        yield (
-            "temperature",
-            self._ask(
-                "temperature",
-                lambda: pynvml.nvmlDeviceGetTemperatureV(handle, pynvml.NVML_TEMPERATURE_GPU),
-                lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
-            ),
-        )
-        yield "power", self._ask("power", lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
-        yield "power_limit", self._ask("limit", lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-        yield "energy", self._ask("energy", lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-        yield "field_82", self._ask("memory temperature", lambda: _field(handle, pynvml.NVML_FI_DEV_MEMORY_TEMP))
-        for clock, domain in _CLOCKS.items():
-            yield f"clock:{clock}", self._ask(f"{clock} clock", partial(pynvml.nvmlDeviceGetClockInfo, handle, domain))
 
 
 class Devices:
@@ -134,19 +32,35 @@ class Devices:
             self._driver_version: str = pynvml.nvmlSystemGetDriverVersion()
             cuda = pynvml.nvmlSystemGetCudaDriverVersion()
             self._devices = [_open(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            self._events = XidEvents(device for device in self._devices if isinstance(device, Device))
         except pynvml.NVMLError as error:
             raise DriverUnavailableError(str(error)) from error
         self._cuda_version = f"{cuda // 1000}.{cuda % 1000 // 10}"
 
     def read(self) -> Node:
-        """One reading of each GPU; a lost one carries its error."""
+        """One reading of each GPU; a lost one carries its error. Raises DriverUnavailableError."""
+        self._follow()
         return Node(
             time=time.time(),
             driver_version=self._driver_version,
             cuda_version=self._cuda_version,
             simulated=False,
             gpus=tuple(_read(device) for device in self._devices),
+            xids=self._events.taken(),
         )
+
+    def _follow(self) -> None:
+        """Open all GPUs anew when one was added or taken away."""
+        try:
+            count = pynvml.nvmlDeviceGetCount()
+            if count == len(self._devices):
+                return
+            self._devices = [_open(index) for index in range(count)]
+        except pynvml.NVMLError as error:
+            raise DriverUnavailableError(str(error)) from error
+        for device in self._devices:
+            if isinstance(device, Device):
+                self._events.watch(device)
 
 
 def _open(index: int) -> Device | Reading:
@@ -154,7 +68,7 @@ def _open(index: int) -> Device | Reading:
     try:
         return Device(index)
     except pynvml.NVMLError as error:
-        if error.value in _DRIVER_GONE:
+        if error.value in DRIVER_GONE:
             raise
         return Reading(uuid="", gpu=str(index), error=str(error))
 
@@ -165,21 +79,9 @@ def _read(device: Device | Reading) -> Reading:
     try:
         return device.read()
     except pynvml.NVMLError as error:
-        if error.value in _DRIVER_GONE:
+        if error.value in DRIVER_GONE:
             raise DriverUnavailableError(str(error)) from error
         return Reading(uuid=device.uuid, gpu=device.gpu, error=str(error))
-
-
-def _field(handle: Any, number: int) -> int:
-    """A field value of type unsigned int. Raises NVMLError with the field's own code."""
-    value = pynvml.nvmlDeviceGetFieldValues(handle, [number])[0]
-    if value.nvmlReturn:
-        raise pynvml.NVMLError(value.nvmlReturn)
-    return int(value.value.uiVal)
-
-
-def _text(value: bytes | str) -> str:
-    return value if isinstance(value, str) else value.decode()
 
 
 def _answer(line: bytes) -> None:

@@ -10,19 +10,22 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
 from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
-from pegel_exporters.gpu import page
+from pegel_exporters.gpu import accounts, page
+from pegel_exporters.gpu.accounts import Accounts
 from pegel_exporters.gpu.fleet import Watch
 from pegel_exporters.gpu.metrics import Fleet
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
 from pegel_exporters.gpu.pods import PodsWatch
+from pegel_exporters.gpu.prices import Prices
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node
 from pegel_exporters.gpu.sets import MetricSet, families
+from pegel_exporters.gpu.shares import Share, shares
 from pegel_exporters.gpu.simulated import Source
 from pegel_exporters.gpu.worker import Worker
 from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
@@ -31,6 +34,7 @@ log = logging.getLogger("pegel")
 
 Read = Callable[[], Awaitable[Node]]
 Ask = Callable[[], Awaitable[tuple[Holding, ...]]]
+OwnersOf = Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
 
 LONGEST_PAUSE_SECONDS = 30.0
 """How long a missing driver is left alone before it is looked for again."""
@@ -45,10 +49,15 @@ SHORTEST_ASK_SECONDS, LONGEST_ASK_SECONDS = 1.0, 10.0
 class Exporter:
     """What the page shows, kept up to date by `watch`, `attribute` and `render`, answered by `handle`."""
 
-    def __init__(self, *, interval: float, sets: tuple[MetricSet, ...], hostname: str) -> None:
+    def __init__(
+        self, *, interval: float, sets: tuple[MetricSet, ...], hostname: str, prices: Prices, owners: OwnersOf
+    ) -> None:
         self._interval = interval
         self._sets = sets
         self._hostname = hostname
+        self._owners = owners
+        self._accounts = Accounts(prices)
+        self._shares: tuple[Share, ...] = ()
         self._shown: frozenset[str] = frozenset()
         self._pods: PodsWatch | None = None
         self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
@@ -77,8 +86,20 @@ class Exporter:
                     log.info("%s", line)
                 pause = self._interval
             self._asked = True
+            self._account()
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
+
+    def _account(self) -> None:
+        """Time has passed: whose was it?"""
+        fleet = self._fleet()
+        told = fleet.pods.allocations if fleet.pods else None
+        if told is None:
+            self._shares = ()
+        else:
+            pids = [process.pid for gauge in fleet.gauges for process in gauge.reading.processes]
+            self._shares = shares(told, fleet.gauges, self._owners(pids))
+        self._accounts.take(fleet.gauges, None if told is None else self._shares, time.monotonic())
 
     def release(self) -> None:
         """Leave the driver alone until `take`, so that it can be unloaded: whoever reads it must be ended as well."""
@@ -121,7 +142,11 @@ class Exporter:
     def _render(self) -> Page:
         fleet = self._fleet()
         self._shown = frozenset(gauge.reading.uuid for gauge in fleet.gauges)
-        return Page.of((self._build, *families(fleet, self._sets, hostname=self._hostname)), *self._renderers)
+        told = families(fleet, self._sets, hostname=self._hostname)
+        if "native" in self._sets:
+            mine = (*accounts.families(fleet.gauges, self._shares, self._accounts.prices), *self._accounts.families())
+            told = (*told, *(family for family in mine if family.samples))
+        return Page.of((self._build, *told), *self._renderers)
 
     def _fleet(self) -> Fleet:
         now = time.monotonic()
@@ -164,19 +189,21 @@ async def run(
     sets: tuple[MetricSet, ...],
     simulate: Source | None,
     ask: Ask | None = None,
+    owners: OwnersOf,
+    prices: Prices,
     hostname: str = "",
 ) -> None:
     """Export until SIGTERM or SIGINT; SIGUSR1 releases the driver, SIGUSR2 takes it again.
 
     `interval` is in seconds; `simulate` stands in for the driver. `ask` tells who holds the GPUs; without it the page
-    says nothing of pods. `hostname` is the node's, for dcgm's labels.
+    says nothing of pods. `owners` tells the pods of processes. `hostname` is the node's, for dcgm's labels.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(timeout=max(2 * interval, SHORTEST_TIMEOUT_SECONDS))
-    exporter = Exporter(interval=interval, sets=sets, hostname=hostname)
+    exporter = Exporter(interval=interval, sets=sets, hostname=hostname, prices=prices, owners=owners)
     closing: set[asyncio.Task[None]] = set()
 
     def release() -> None:

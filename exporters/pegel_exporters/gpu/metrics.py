@@ -140,7 +140,7 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
 def _pods(pods: Pods) -> tuple[Family, ...]:
     told = pods.allocations
     held: dict[LabelValues, float | Histogram] = {
-        (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid, one.attribution): 1.0
+        (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid, one.mig_profile, one.attribution): 1.0
         for one in (told.held if told else ())
     }
     return (

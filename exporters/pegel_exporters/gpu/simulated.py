@@ -1,148 +1,249 @@
 """GPUs that do not exist, for a demo and for tests: readings that are a function of time and a scenario.
 
-A scenario is a YAML (or JSON) file: the driver's versions and groups of equal GPUs, as in `scenarios/`. Values have
-the resolution of NVML's (percent, milliwatt, millijoule, MHz, °C). What a real model doesn't have is `absent` here.
+Values have the resolution of NVML's (percent, milliwatt, millijoule, MHz, °C).
 """
 
 import math
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
-import yaml
+from pegel_exporters.gpu.podresources import Holding
+from pegel_exporters.gpu.readings import DriverUnavailableError, Instance, Node, Process, Reading, Xid
+from pegel_exporters.gpu.scenario import ABSENT, Event, Group, Scenario, built_in, load, parse
 
-from pegel_exporters.errors import UserError
-from pegel_exporters.gpu.readings import Node, Reading
+__all__ = ["ABSENT", "EPOCH", "Source", "built_in", "holders", "load", "parse", "read", "source"]
 
 EPOCH = 1_735_689_600.0
 """When the simulated drivers were loaded, as a Unix time: 2025 began. Energy counts from here."""
 
-ABSENT = ("utilization", "memory_utilization", "power", "power_limit", "energy", "field_82", "clock:video")
 _MIB = 1 << 20
 _WAVES = ((1.0, 0.55), (0.29, 0.30), (0.013, 0.15))
 """A load's waves: period as a share of the group's, and weight; the weights add up to 1."""
+_SPELL_SECONDS = 600.0
+"""Once in so many seconds the clocks are held down, for the group's share of them."""
+_NVLINK_BYTES_A_SECOND = 2e9
+_POWER_CAP = 0x4
 
-T = TypeVar("T")
 Source = Callable[[float], Node]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """GPUs of one model under one load: utilisation swings around `mean` by at most `swing` (both 0 to 1).
-
-    `period_seconds` is the longest wave's. Clocks are (idle, busy) in MHz. `memory_used` is a share of the memory.
-    """
-
-    model: str
-    count: int = 1
-    memory_mib: int
-    memory_used: float = 0.5
-    idle_watts: float
-    limit_watts: float
-    mean: float = 0.0
-    swing: float = 0.0
-    period_seconds: float = 1800.0
-    graphics_mhz: tuple[int, ...] = (210, 1410)
-    memory_mhz: tuple[int, ...] = (1215, 1215)
-    absent: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """A node's driver and GPUs. `name` tells its GPUs' UUIDs from those of other scenarios."""
-
-    name: str
-    driver_version: str
-    cuda_version: str
-    groups: tuple[Group, ...]
-
-
-def built_in() -> tuple[str, ...]:
-    """The names of the scenarios that Pegel brings along."""
-    return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _scenarios().iterdir()))
-
-
 def source(name: str) -> Source:
-    """The readings of a built-in scenario or a scenario file as a function of Unix time. Raises UserError."""
+    """The readings of a built-in scenario or a scenario file as a function of Unix time. Raises UserError.
+
+    Times must not go back: an error is reported with the first reading after it.
+    """
     scenario = load(name)
-    return lambda now: read(scenario, now)
+    last = math.inf
+
+    def node(now: float) -> Node:
+        nonlocal last
+        since, last = min(last, now), now
+        return read(scenario, now, since=since)
+
+    return node
 
 
-def load(name: str) -> Scenario:
-    """A built-in scenario by its name, or one from a file. Raises UserError."""
-    if name in built_in():
-        return parse(_scenarios().joinpath(f"{name}.yaml").read_text(), name=name, where=name)
-    path = Path(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UserError(f"{name}: no built-in scenario ({', '.join(built_in())}) and no file: {reason}") from error
-    return parse(text, name=path.stem, where=name)
+def holders(
+    name: str,
+) -> tuple[
+    Callable[[], Awaitable[tuple[Holding, ...]]] | None, Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
+]:
+    """Who holds a scenario's GPUs, as the kubelet would be asked, None where nobody does; and the pods of processes."""
+    scenario = load(name)
+    held = tuple(_holdings(scenario))
+    owned = {process.pid: pod for process, pod in _owned(scenario)}
+
+    async def ask() -> tuple[Holding, ...]:
+        return held
+
+    return (ask if held else None), lambda pids: {pid: owned[pid] for pid in pids if pid in owned}
 
 
-def parse(text: str, *, name: str, where: str) -> Scenario:
-    """A scenario from YAML or JSON. Raises UserError that says where a value is wrong."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{where}: not a YAML file: {error}") from error
-    document = _mapping(document, where)
-    groups = document.get("groups")
-    if not isinstance(groups, list) or not groups:
-        raise UserError(f"{where}: 'groups' must be a list of GPU groups")
-    parsed = tuple(_group(group, f"{where}: group {number}") for number, group in enumerate(groups, 1))
-    return _build(Scenario, {**document, "groups": parsed, "name": name}, where)
+def read(scenario: Scenario, now: float, *, since: float | None = None) -> Node:
+    """All GPUs of a scenario at Unix time `now`, which is not before EPOCH, with the errors from `since` on.
 
-
-def read(scenario: Scenario, now: float) -> Node:
-    """All GPUs of a scenario at Unix time `now`, which is not before EPOCH."""
-    groups = [group for group in scenario.groups for _ in range(group.count)]
+    Raises DriverUnavailableError while the scenario's driver hangs.
+    """
+    if any(_lasts(event, now) for event in scenario.events if event.gpu < 0):
+        raise DriverUnavailableError("the driver did not answer within 2 seconds")
+    lost = {event.gpu for event in scenario.events if _lasts(event, now)}
     return Node(
         time=now,
         driver_version=scenario.driver_version,
         cuda_version=scenario.cuda_version,
         simulated=True,
-        gpus=tuple(_reading(scenario.name, index, group, now) for index, group in enumerate(groups)),
+        gpus=tuple(
+            _reading(scenario.name, index, group, now)
+            if index not in lost
+            else Reading(uuid=_uuid(scenario.name, index), gpu=str(index), error="GPU is lost")
+            for index, group in enumerate(scenario.gpus)
+        ),
+        xids=tuple(
+            Xid(uuid=_uuid(scenario.name, event.gpu), code=event.xid, time=at)
+            for event in scenario.events
+            if event.xid and since is not None
+            for at in _times(event, since, now)
+        ),
     )
 
 
+def _lasts(event: Event, now: float) -> bool:
+    return event.lasts > 0 and 0 <= (now - EPOCH) % event.every - event.seconds < event.lasts
+
+
+def _times(event: Event, since: float, now: float) -> Iterator[float]:
+    """When an event was, after `since` and up to `now`."""
+    first = math.floor((since - EPOCH - event.seconds) / event.every) + 1
+    last = math.floor((now - EPOCH - event.seconds) / event.every)
+    return (EPOCH + number * event.every + event.seconds for number in range(first, last + 1))
+
+
+def _uuid(scenario: str, index: int, part: str = "") -> str:
+    identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{scenario}.{index}{part}.simulated.pegel.dev")
+    return f"{'MIG' if part else 'GPU'}-{identity}"
+
+
 def _reading(scenario: str, index: int, group: Group, now: float) -> Reading:
-    identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{scenario}.{index}.simulated.pegel.dev"))
-    phase = zlib.crc32(identity.encode()) / 2**32
+    gpu = _uuid(scenario, index)
+    phase = zlib.crc32(gpu.removeprefix("GPU-").encode()) / 2**32
     load, busy_seconds = _load(group, phase, now)
+    raw = _values(group, phase, load, busy_seconds, now)
+    absent = {*group.absent, *(("utilization", "memory_utilization") if group.mig else ())}
+    processes = tuple(_processes(index, group, load))
+    for kind in ("compute", "graphics"):
+        raw[f"processes:{kind}"] = sum(process.kind == kind for process in processes)
+    return Reading(
+        uuid=gpu,
+        gpu=str(index),
+        name=group.model,
+        minor_number=str(index),
+        pci_bus_id=f"00000000:{7 + 8 * index:02X}:00.0",
+        raw={key: float(value) for key, value in raw.items() if key not in absent},
+        instances=tuple(_instances(scenario, index, group, load)),
+        processes=processes,
+    )
+
+
+def _values(group: Group, phase: float, load: float, busy_seconds: float, now: float) -> dict[str, float]:
     span = group.limit_watts * 0.95 - group.idle_watts
     busy = group.mean > 0
     memory = group.memory_mib * _MIB
     graphics, memory_clock = group.graphics_mhz[busy], group.memory_mhz[busy]
     heat = 34 + 40 * load
+    elapsed = now - EPOCH
+    spell = (elapsed + phase * _SPELL_SECONDS) % _SPELL_SECONDS
+    held_down = spell < group.throttled * _SPELL_SECONDS
+    spells = math.floor((elapsed + phase * _SPELL_SECONDS) / _SPELL_SECONDS)
+    held_seconds = spells * group.throttled * _SPELL_SECONDS + min(spell, group.throttled * _SPELL_SECONDS)
     raw: dict[str, float] = {
         "utilization": round(load * 100),
         "memory_utilization": round(load * 60),
         "memory_used": int(memory * group.memory_used),
         "memory_total": memory,
+        "memory_free": memory - int(memory * group.memory_used),
+        "memory_reserved": 0,
         "power": round((group.idle_watts + span * load) * 1000),
         "power_limit": round(group.limit_watts * 1000),
-        "energy": round((group.idle_watts * (now - EPOCH) + span * busy_seconds) * 1000),
+        "energy": round((group.idle_watts * elapsed + span * busy_seconds) * 1000),
         "temperature": round(heat),
+        "threshold:shutdown": 92,
+        "threshold:slowdown": 89,
         "field_82": round(heat + 9),
         "clock:graphics": graphics,
         "clock:sm": graphics,
         "clock:memory": memory_clock,
         "clock:video": round(graphics * 0.9),
+        "max_clock:sm": group.graphics_mhz[1],
+        "pstate": 0 if busy else 8,
+        "throttle_reasons": _POWER_CAP * held_down + (not busy),
+        "field_74": round(held_seconds * 1e9),
+        "field_1": 1,
+        "ecc_corrected:dram": 0,
+        "ecc_uncorrected:dram": 0,
+        "pcie_generation": 4 if busy else 1,
+        "pcie_max_generation": 4,
+        "pcie_width": 16,
+        "pcie_max_width": 16,
+        "pcie_replays": 0,
+        "mig_mode": bool(group.mig),
     }
-    return Reading(
-        uuid=f"GPU-{identity}",
-        gpu=str(index),
-        name=group.model,
-        minor_number=str(index),
-        pci_bus_id=f"00000000:{7 + 8 * index:02X}:00.0",
-        raw={key: float(value) for key, value in raw.items() if key not in group.absent},
-    )
+    if group.mig:
+        raw["max_migs"] = 7
+    for link in range(group.nvlinks):
+        raw[f"nvlink_state:{link}"] = 1
+    if group.nvlinks:
+        moved = 1024 * math.floor(busy_seconds * _NVLINK_BYTES_A_SECOND / 1024)
+        raw |= {"nvlink_transmit": moved, "nvlink_receive": moved}
+    if group.gpm and not group.mig:
+        raw |= {f"gpm_{number}": value for number, value in _activity(load).items()}
+    return raw
+
+
+def _activity(load: float) -> dict[int, float]:
+    """What the performance monitor tells, in percent."""
+    parts = {1: 1.0, 2: 0.85, 3: 0.5, 5: 0.4, 10: 0.6, 11: 0.0, 12: 0.1, 13: 0.2}
+    return {number: round(100 * part * load, 2) for number, part in parts.items()}
+
+
+def _instances(scenario: str, index: int, group: Group, load: float) -> Iterator[Instance]:
+    for number, (slices, mebibytes) in enumerate(group.devices):
+        used = group.memory_used if number < len(group.pods) else 0.0
+        raw: dict[str, float] = {
+            "memory_total": mebibytes * _MIB,
+            "memory_used": int(mebibytes * _MIB * used),
+            "memory_free": mebibytes * _MIB - int(mebibytes * _MIB * used),
+            "memory_reserved": 0,
+        }
+        if group.gpm:
+            activity = _activity(load if number < len(group.pods) else 0.0)
+            raw |= {f"gpm_{one}": activity[one] for one in (1, 2, 5, 10)}
+        yield Instance(
+            uuid=_uuid(scenario, index, f".{number}"),
+            profile=group.mig[number],
+            gpu_instance=number + 1,
+            compute_instance=0,
+            slices=slices,
+            raw={key: float(value) for key, value in raw.items()},
+        )
+
+
+def _processes(index: int, group: Group, load: float) -> Iterator[Process]:
+    """One of each pod; of those that share a GPU each next one uses more, the first nothing."""
+    count = len(group.pods)
+    for number in range(count):
+        weight = number / (count * (count - 1) / 2) if count > 1 and not group.mig else 1.0
+        mebibytes = group.devices[number][1] if group.mig else group.memory_mib / count
+        yield Process(
+            pid=100_000 + 100 * index + number,
+            memory_bytes=float(int(mebibytes * _MIB * group.memory_used)),
+            sm_percent=None if group.mig else float(round(100 * load * weight)),
+            gpu_instance=number + 1 if group.mig else None,
+        )
+
+
+def _owned(scenario: Scenario) -> Iterator[tuple[Process, tuple[str, str]]]:
+    for index, group in enumerate(scenario.gpus):
+        for process, pod in zip(_processes(index, group, 0.0), group.pods, strict=True):
+            namespace, name, _ = pod.split("/")
+            yield process, (namespace, _of_gpu(name, index))
+
+
+def _of_gpu(pod: str, index: int) -> str:
+    """Pods of a group's GPUs are replicas."""
+    return f"{pod}-{index}"
+
+
+def _holdings(scenario: Scenario) -> Iterator[Holding]:
+    for index, group in enumerate(scenario.gpus):
+        for number, pod in enumerate(group.pods):
+            namespace, name, container = pod.split("/")
+            if group.mig:
+                resource, device = f"nvidia.com/mig-{group.mig[number]}", _uuid(scenario.name, index, f".{number}")
+            else:
+                replica = f"::{number}" if len(group.pods) > 1 else ""
+                resource, device = "nvidia.com/gpu", f"{_uuid(scenario.name, index)}{replica}"
+            yield Holding(namespace, _of_gpu(name, index), container, resource, (device,))
 
 
 def _load(group: Group, phase: float, now: float) -> tuple[float, float]:
@@ -155,60 +256,3 @@ def _load(group: Group, phase: float, now: float) -> tuple[float, float]:
         load += group.swing * weight * math.sin(turn * elapsed + start)
         integral += group.swing * weight * (math.cos(start) - math.cos(turn * elapsed + start)) / turn
     return load, integral
-
-
-def _scenarios() -> Any:
-    return files("pegel_exporters.gpu").joinpath("scenarios")
-
-
-def _group(value: object, where: str) -> Group:
-    group = _build(Group, _mapping(value, where), where)
-    if group.count < 1 or group.memory_mib < 1:
-        raise UserError(f"{where}: 'count' and 'memory_mib' must be at least 1")
-    if not group.swing <= group.mean <= 1 - group.swing:
-        raise UserError(f"{where}: 'mean' plus and minus 'swing' must stay within 0 and 1")
-    if not 0 <= group.memory_used <= 1:
-        raise UserError(f"{where}: 'memory_used' must be between 0 and 1")
-    if not 0 < group.idle_watts < group.limit_watts or group.period_seconds <= 0:
-        raise UserError(f"{where}: 'idle_watts' must be above 0 and below 'limit_watts', 'period_seconds' above 0")
-    if len(group.graphics_mhz) != 2 or len(group.memory_mhz) != 2:
-        raise UserError(f"{where}: clocks are two numbers, idle and busy")
-    for name in group.absent:
-        if name not in ABSENT:
-            raise UserError(f"{where}: {name!r} cannot be absent; known: {', '.join(ABSENT)}")
-    return group
-
-
-_KINDS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
-    str: ("text in quotes", lambda value: isinstance(value, str)),
-    int: ("a whole number", lambda value: type(value) is int),
-    float: ("a number", lambda value: type(value) in (int, float) and math.isfinite(value)),
-    tuple[int, ...]: ("a list of whole numbers", lambda value: all(type(item) is int for item in value)),
-    tuple[str, ...]: ("a list of words", lambda value: all(isinstance(item, str) for item in value)),
-}
-
-
-def _build(cls: Callable[..., T], values: Mapping[str, object], where: str) -> T:
-    """A dataclass from values, each of the field's type. Raises UserError."""
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise UserError(f"{where}: {name!r} is not known; known: {', '.join(known)}")
-    arguments: dict[str, object] = {}
-    for name, field in known.items():
-        if name in values:
-            value = values[name]
-            value = tuple(value) if isinstance(value, list) else value
-            kind, fits = _KINDS.get(field.type, ("", lambda _: True))
-            if isinstance(value, tuple) != str(field.type).startswith("tuple") or not fits(value):
-                raise UserError(f"{where}: {name!r} must be {kind}")
-            arguments[name] = float(value) if field.type is float else value  # type: ignore[arg-type]
-        elif field.default is MISSING:
-            raise UserError(f"{where}: {name!r} is missing")
-    return cls(**arguments)
-
-
-def _mapping(value: object, where: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected names and values, found {type(value).__name__}")
-    return {str(name): item for name, item in value.items()}

@@ -1,28 +1,16 @@
 """GPU time that was paid for and not used: pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from pegel_exporters import catalogue
+from pegel_exporters.gpu.accounts import IDLE_BELOW_RATIO
 from pegel_exporters.gpu.measures import measure
+from pegel_exporters.gpu.prices import Prices
 from pegel_exporters.gpu.readings import Node, Reading
 
-IDLE_BELOW_RATIO = 0.01
-"""Utilisation below which a GPU counts as idle."""
-
-EUROS_PER_GPU_HOUR: Mapping[str, float] = {
-    "H200": 4.50,
-    "H100": 3.50,
-    "A100": 2.00,
-    "L40S": 1.50,
-    "A10": 1.00,
-    "L4": 0.70,
-    "V100": 1.80,
-    "T4": 0.40,
-}
-"""Rounded prices of rented GPUs, by a word in the model's name: a start, to be replaced by one's own."""
-OTHER_EUROS_PER_GPU_HOUR = 1.00
+PRICES = Prices()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +31,7 @@ class Waste:
         return self.idle_gpu_seconds / self.gpu_seconds if self.gpu_seconds else 0.0
 
 
-def price(name: str, prices: Mapping[str, float] = EUROS_PER_GPU_HOUR) -> float:
-    """The price of an hour of a GPU model: that of the longest word of `prices` that its name holds."""
-    words = sorted((word for word in prices if word.lower() in name.lower()), key=len)
-    return prices[words[-1]] if words else OTHER_EUROS_PER_GPU_HOUR
-
-
-def waste(nodes: Sequence[Node], *, prices: Mapping[str, float] = EUROS_PER_GPU_HOUR) -> Waste:
+def waste(nodes: Sequence[Node], *, prices: Prices = PRICES) -> Waste:
     """Idle GPU time, energy and money between readings of the same GPUs, oldest first.
 
     A GPU is idle between two readings when both show less than IDLE_BELOW_RATIO. Time for which a GPU's
@@ -66,7 +48,7 @@ def waste(nodes: Sequence[Node], *, prices: Mapping[str, float] = EUROS_PER_GPU_
             if old is None or len(used) < 2:
                 continue
             is_idle = max(used) < IDLE_BELOW_RATIO
-            euros = seconds / 3600 * price(gpu.name, prices)
+            euros = seconds / 3600 * prices.hour(gpu.name)
             total += seconds
             cost += euros
             idle_uuids[gpu.uuid] = idle_uuids.get(gpu.uuid, True) and is_idle

@@ -10,14 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pegel_exporters.gpu.readings import Node
+from pegel_exporters.gpu.readings import Node, Reading
 
 from tests.exporters.gpu.kubelet_server import KubeletServer
 
@@ -102,12 +102,40 @@ def _lines_of(node: Node) -> list[str]:
     lines = [f"driver_version {node.driver_version}", f"cuda_version {int(major) * 1000 + int(minor) * 10}"]
     lines.append(f"count {len(node.gpus)}")
     for gpu in node.gpus:
+        if gpu.error:
+            lines += [f"{gpu.gpu}.uuid {gpu.uuid}", f"{gpu.gpu}.lost 15"]
+            continue
         words = {
             "uuid": gpu.uuid, "name": gpu.name, "minor_number": gpu.minor_number, "pci_bus_id": gpu.pci_bus_id,
-            **{key: f"{value:.0f}" for key, value in gpu.raw.items()},
+            **_words(gpu.raw), "gpm": int(any(key.startswith("gpm_") for key in _all_keys(gpu))),
         }  # fmt: skip
+        for number, one in enumerate(gpu.instances):
+            of_mig = {
+                "uuid": one.uuid, "name": f"{gpu.name} MIG {one.profile}", "gi": one.gpu_instance,
+                "ci": one.compute_instance, "slices": one.slices, **_words(one.raw),
+            }  # fmt: skip
+            words |= {f"mig.{number}.{key}": value for key, value in of_mig.items()}
+        for number, process in enumerate(gpu.processes):
+            numbers = (process.memory_bytes, process.sm_percent, process.gpu_instance)
+            told = " ".join("-1" if value is None else f"{value:.0f}" for value in numbers)
+            words[f"process.{number}"] = f"{process.pid} {process.kind} {told}"
         lines += [f"{gpu.gpu}.{key} {value}" for key, value in words.items()]
     return lines
+
+
+def _all_keys(gpu: Reading) -> set[str]:
+    return set(gpu.raw).union(*(one.raw for one in gpu.instances))
+
+
+def _words(raw: Mapping[str, float]) -> dict[str, object]:
+    """Values under the double's keys, which follow from others where a driver's do."""
+    told: dict[str, object] = {}
+    for key, value in raw.items():
+        if key in ("nvlink_transmit", "nvlink_receive"):
+            told[f"field_{138 if key == 'nvlink_transmit' else 139}"] = f"{value / 1024:.0f}"
+        elif key not in ("memory_free", "processes:compute", "processes:graphics"):
+            told[key] = f"{value:g}" if key.startswith("gpm_") else f"{value:.0f}"
+    return told
 
 
 class Command:

@@ -238,7 +238,10 @@ def test_a_worker_whose_exporter_was_killed_ends_even_while_it_hangs(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--simulate", "dgx-b300"], "no built-in scenario (dgx-a100, h100-mig, t4-time-sliced, v100) and no file"),
+        (
+            ["--simulate", "dgx-b300"],
+            "no built-in scenario (a100-mig, broken, dgx-a100, h100-mig, t4-time-sliced, v100) and no",
+        ),
         (["--metrics", "native,dcgn"], "--metrics: 'dcgn' is not known; known: native, legacy, dcgm"),
         (["--interval", "5"], "--interval '5': write a duration"),
         (["--interval", "1ms"], "--interval '1ms': write a duration"),

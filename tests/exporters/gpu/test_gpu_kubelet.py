@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 T4 = [gpu.uuid for gpu in simulated.source("t4-time-sliced")(1_790_000_000.0).gpus]
 ONE_POD = [pod("checkout-7d9", {"nvidia.com/gpu": [T4[0]]})]
-HELD = f'nvidia_gpu_pod_allocated{{attribution="exclusive",container="model",mig_uuid="",namespace="shop",pod="checkout-7d9",uuid="{T4[0]}"}} 1.0'  # noqa: E501
+HELD = f'nvidia_gpu_pod_allocated{{attribution="exclusive",container="model",mig_profile="",mig_uuid="",namespace="shop",pod="checkout-7d9",uuid="{T4[0]}"}} 1.0'  # noqa: E501
 UP, DOWN = "nvidia_gpu_pod_resources_up 1.0", "nvidia_gpu_pod_resources_up 0.0"
 
 
@@ -288,7 +288,7 @@ def test_the_exporter_publishes_who_holds_what_in_a_page_that_is_clean(
         pod("c", {"nvidia.com/mig-1g.10gb": [mig], "nvidia.com/gpu": ["nvidia2/vgpu1", "odd"]}),
     ]
     command = simulated_with(run_exporter, kubelet)
-    labels = 'container="model",mig_uuid="{}",namespace="shop",pod="{}",uuid="{}"'
+    labels = 'container="model",mig_profile="",mig_uuid="{}",namespace="shop",pod="{}",uuid="{}"'
     page = command.sees(
         UP,
         HELD,
@@ -319,7 +319,7 @@ def test_a_kubelet_that_goes_and_comes_back_costs_a_line_each_and_no_series(
     assert f"does not tell who holds the GPUs: {kubelet.path} does not exist." in command.get("/")[1].decode()
     kubelet.pods = [pod("other", {"nvidia.com/gpu": [T4[3]]})]
     kubelet.start()
-    assert "checkout-7d9" not in command.sees(UP)
+    assert HELD not in command.sees(UP)
     assert command.log.count("does not exist; trying again") == 1
     assert command.log.count("the kubelet tells who holds the GPUs") == 2
 
@@ -361,7 +361,7 @@ def test_gkes_ids_are_given_to_the_gpu_whose_file_they_name(
     kubelet.pods = [pod("a", {"nvidia.com/gpu": ["nvidia5/vgpu1"]}), pod("b", {"nvidia.com/gpu": ["nvidia0"]})]
     command = run_exporter("--pod-resources", str(kubelet.path), environment=nvml.environment)
     command.sees(
-        'nvidia_gpu_pod_allocated{attribution="equal_share",container="model",mig_uuid="",namespace="shop",pod="a",'
+        'nvidia_gpu_pod_allocated{attribution="equal_share",container="model",mig_profile="",mig_uuid="",namespace="shop",pod="a",'
         f'uuid="{T4[0]}"}} 1.0',
         "nvidia_gpu_pod_resources_unknown_devices 1.0",
     )

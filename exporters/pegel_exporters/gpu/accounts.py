@@ -1,0 +1,173 @@
+"""GPU time, energy and money by who had them: added up between readings. Pure, no clock.
+
+Every GPU costs its price whether it works or not. What a container has of it is its share; what nobody holds is
+`unallocated`, so that all of a node's add up to its GPUs'. A MIG device is as much of its GPU as it has slices.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pegel_exporters import catalogue
+from pegel_exporters.exposition import Family, Histogram, LabelValues
+from pegel_exporters.gpu.metrics import Gauge
+from pegel_exporters.gpu.prices import Prices
+from pegel_exporters.gpu.shares import Share
+
+State = Literal["active", "idle_held", "idle", "lost", "unknown"]
+STATES: tuple[State, ...] = ("active", "idle_held", "idle", "lost", "unknown")
+
+IDLE_BELOW_RATIO = 0.01
+"""Utilisation below which a GPU counts as idle."""
+KEPT_SECONDS = 600.0
+"""How long what a container has had is told after it has ended, so that its last rise is scraped."""
+LONGEST_SECONDS = 60.0
+"""A longer time without a reading, as of a machine that slept, counts as none."""
+UNALLOCATED, UNKNOWN = "unallocated", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What was had: seconds of a whole GPU, of them idle ones, joules, and money in the prices' currency."""
+
+    seconds: float = 0.0
+    idle_seconds: float = 0.0
+    joules: float = 0.0
+    cost: float = 0.0
+
+    def plus(self, other: "Account") -> "Account":
+        """Both together."""
+        return Account(
+            self.seconds + other.seconds,
+            self.idle_seconds + other.idle_seconds,
+            self.joules + other.joules,
+            self.cost + other.cost,
+        )
+
+
+class Accounts:
+    """Accounts by the labels of a container's or of nobody's part. Times are seconds on one clock."""
+
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
+        self._accounts: dict[LabelValues, Account] = {}
+        self._seen: dict[LabelValues, float] = {}
+        self._energy: dict[str, float] = {}
+        self._last: float | None = None
+
+    def take(self, gauges: Iterable[Gauge], shares: Iterable[Share] | None, now: float) -> None:
+        """Add up the time since the last call, which all of it belongs to who has the GPUs now.
+
+        `shares` are None where it isn't known who has them.
+        """
+        rest = UNKNOWN if shares is None else UNALLOCATED
+        seconds = 0.0 if self._last is None else now - self._last
+        seconds = seconds if 0 < seconds <= LONGEST_SECONDS else 0.0
+        self._last = now
+        by_gpu: dict[str, list[Share]] = defaultdict(list)
+        for share in shares or ():
+            by_gpu[share.uuid].append(share)
+        for gauge in gauges:
+            if gauge.reading.uuid:
+                self._take_one(gauge, list(_parts(gauge, by_gpu[gauge.reading.uuid], rest)), seconds, now)
+        for labels in [labels for labels, seen in self._seen.items() if now - seen > KEPT_SECONDS]:
+            del self._accounts[labels], self._seen[labels]
+
+    def _take_one(self, gauge: Gauge, parts: list[tuple[LabelValues, float]], seconds: float, now: float) -> None:
+        uuid = gauge.reading.uuid
+        energy = gauge.measured.value(catalogue.GPU_ENERGY)
+        joules = 0.0 if energy is None or not seconds else max(0.0, energy - self._energy.get(uuid, energy))
+        if energy is not None:
+            self._energy[uuid] = energy
+        money = seconds / 3600 * self.prices.hour(gauge.reading.name)
+        idle = state_of(gauge, held=len(parts) > 1) in ("idle", "idle_held")
+        for labels, part in parts:
+            had = Account(part * seconds, part * seconds * idle, part * joules, part * money)
+            self._accounts[labels] = self._accounts.get(labels, Account()).plus(had)
+            self._seen[labels] = now
+
+    def of(self, uuid: str) -> dict[LabelValues, Account]:
+        """The accounts of a GPU, by their labels."""
+        return {labels: account for labels, account in self._accounts.items() if labels[3] == uuid}
+
+    def total(self) -> Account:
+        """Everything together."""
+        found = Account()
+        for account in self._accounts.values():
+            found = found.plus(account)
+        return found
+
+    def families(self) -> tuple[Family, ...]:
+        """What was had, as counters."""
+        told = self._accounts.items()
+        return (
+            Family(catalogue.GPU_POD_SECONDS, {labels: one.seconds for labels, one in told}),
+            Family(catalogue.GPU_POD_IDLE_SECONDS, {labels: one.idle_seconds for labels, one in told}),
+            Family(catalogue.GPU_POD_ENERGY, {labels: one.joules for labels, one in told if labels[3] in self._energy}),
+            Family(catalogue.GPU_POD_COST, {(*labels, self.prices.currency): one.cost for labels, one in told}),
+        )
+
+
+def _parts(gauge: Gauge, held: list[Share], rest: str) -> Iterator[tuple[LabelValues, float]]:
+    """Who has which part of a GPU now, 0 to 1; all of them add up to 1."""
+    left = 1.0
+    for share in held:
+        part = share.fraction * _of_gpu(gauge, share.mig_uuid)
+        left -= part
+        yield labels_of(share), part
+    yield ("", "", "", gauge.reading.uuid, "", "", rest), max(0.0, left)
+
+
+def _of_gpu(gauge: Gauge, mig_uuid: str) -> float:
+    """What part of its GPU a MIG device is, 1 for the GPU itself; of one that isn't known, nothing."""
+    if not mig_uuid:
+        return 1.0
+    slices = next((one.slices for one in gauge.reading.instances if one.uuid == mig_uuid), 0)
+    return slices / max(gauge.reading.raw.get("max_migs", 7.0), sum(one.slices for one in gauge.reading.instances), 1.0)
+
+
+def labels_of(share: Share) -> LabelValues:
+    """A share's labels, as all metrics of pods have them."""
+    return (
+        share.namespace, share.pod, share.container, share.uuid, share.mig_uuid, share.mig_profile, share.attribution,
+    )  # fmt: skip
+
+
+def state_of(gauge: Gauge, *, held: bool) -> State:
+    """What a GPU does; `held` says that a container has it or a part of it.
+
+    Of one that is cut up and tells nothing of its parts' activity it isn't known whether it works.
+    """
+    if not gauge.up:
+        return "lost"
+    used = [gauge.value(catalogue.GPU_UTILIZATION)] if not gauge.instances else [
+        one.value(catalogue.GPU_MIG_UTILIZATION) for one in gauge.instances
+    ]  # fmt: skip
+    if not gauge.fresh or any(use is None for use in used):
+        return "unknown"
+    if max(use for use in used if use is not None) >= IDLE_BELOW_RATIO:
+        return "active"
+    return "idle_held" if held or gauge.reading.processes else "idle"
+
+
+def families(gauges: Iterable[Gauge], shares: Iterable[Share], prices: Prices) -> tuple[Family, ...]:
+    """What each GPU does and costs, and what memory each container uses."""
+    shares = tuple(shares)
+    held = {share.uuid for share in shares}
+    states: dict[LabelValues, float | Histogram] = {}
+    hours: dict[LabelValues, float | Histogram] = {}
+    for gauge in gauges:
+        ids = gauge.reading.uuid, gauge.reading.gpu
+        now = state_of(gauge, held=gauge.reading.uuid in held)
+        states.update({(*ids, state): float(state == now) for state in STATES})
+        if gauge.reading.uuid:
+            hours[*ids, prices.currency] = prices.hour(gauge.reading.name)
+    memory: dict[LabelValues, float | Histogram] = {
+        labels_of(share): share.memory_bytes for share in shares if share.memory_bytes is not None
+    }
+    return (
+        Family(catalogue.GPU_STATE, states),
+        Family(catalogue.GPU_PRICE, hours),
+        Family(catalogue.GPU_POD_MEMORY_USED, memory),
+    )

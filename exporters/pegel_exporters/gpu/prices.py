@@ -1,0 +1,65 @@
+"""What an hour of a GPU costs: a table by the model's name, from a file or built in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from pegel_exporters.errors import UserError
+
+_KNOWN = ("currency", "default", "gpus")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prices:
+    """Prices of an hour by a word in the model's name, the longest that fits; `default` for a model without one.
+
+    The built-in ones are rounded prices of rented GPUs, a start that is to be replaced by one's own.
+    """
+
+    currency: str = "EUR"
+    default: float = 1.00
+    gpus: Mapping[str, float] = field(
+        default_factory=lambda: {
+            "H200": 4.50, "H100": 3.50, "A100": 2.00, "L40S": 1.50, "A10": 1.00, "L4": 0.70, "V100": 1.80, "T4": 0.40,
+        }
+    )  # fmt: skip
+
+    def hour(self, name: str) -> float:
+        """The price of an hour of a model."""
+        words = sorted((word for word in self.gpus if word.lower() in name.lower()), key=len)
+        return self.gpus[words[-1]] if words else self.default
+
+
+def load(path: Path) -> Prices:
+    """Prices from a YAML file. Raises UserError that says what is wrong and where."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the prices {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: expected currency, default and gpus")
+    for name in document:
+        if name not in _KNOWN:
+            raise UserError(f"{path}: {name!r} is not known; known: {', '.join(_KNOWN)}")
+    gpus = document.get("gpus", {})
+    if not isinstance(gpus, dict):
+        raise UserError(f"{path}: 'gpus' must be prices by model, such as A100: 2.00")
+    currency = document.get("currency", "EUR")
+    if not isinstance(currency, str) or not currency.isalpha() or len(currency) != 3:
+        raise UserError(f"{path}: 'currency' must be three letters, such as EUR")
+    default = _price(document.get("default", 1.00), f"{path}: 'default'")
+    return Prices(
+        currency=currency.upper(),
+        default=default,
+        gpus={str(word): _price(price, f"{path}: the price of {word!r}") for word, price in gpus.items()},
+    )
+
+
+def _price(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
+        raise UserError(f"{what} must be a number, 0 or more")
+    return float(value)

@@ -1,0 +1,279 @@
+"""Who has a GPU, what it costs, and that all of it adds up: data in, data out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pegel_exporters import catalogue
+from pegel_exporters.errors import UserError
+from pegel_exporters.gpu import accounts, prices
+from pegel_exporters.gpu.accounts import Accounts, state_of
+from pegel_exporters.gpu.attribution import Allocation, Allocations, allocations
+from pegel_exporters.gpu.cgroups import Place, place_of
+from pegel_exporters.gpu.fleet import Watch
+from pegel_exporters.gpu.metrics import Gauge
+from pegel_exporters.gpu.owners import Owners
+from pegel_exporters.gpu.podresources import Holding
+from pegel_exporters.gpu.prices import Prices
+from pegel_exporters.gpu.readings import Instance, Node, Process, Reading
+from pegel_exporters.gpu.shares import Share, shares
+
+UID, CONTAINER = "0f8e7d6c-1111-2222-3333-444455556666", "ab" * 32
+A, B, C = "GPU-a", "GPU-b", "GPU-c"
+READING = Reading(uuid=A, gpu="0", name="NVIDIA A100", raw={"utilization": 50.0, "energy": 1e6, "memory_used": 7.0})
+FOUR = tuple(
+    Process(pid=pid, memory_bytes=float(pid), sm_percent=used) for pid, used in ((1, 0), (2, 10), (3, 30), (4, 0))
+)
+OWNERS = {1: ("shop", "p1"), 2: ("shop", "p2"), 3: ("shop", "p3"), 4: ("kube-system", "other")}
+
+
+def gauges_of(*readings: Reading, at: float = 0.0) -> tuple[Gauge, ...]:
+    watch = Watch(stale_after=15.0)
+    watch.took(Node(time=0.0, driver_version="1", cuda_version="12", simulated=False, gpus=readings), at)
+    return watch.fleet(at).gauges
+
+
+def held(pod: str, uuid: str = A, attribution: str = "exclusive", mig_uuid: str = "") -> Allocation:
+    return Allocation(
+        namespace="shop", pod=pod, container="model", uuid=uuid, mig_uuid=mig_uuid, attribution=attribution,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "uid", "container"),
+    [
+        (f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice/"
+         f"cri-containerd-{CONTAINER}.scope", UID, CONTAINER),
+        (f"0::/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/crio-{CONTAINER}.scope", UID, CONTAINER),
+        (f"0::/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/crio-{CONTAINER}.scope/container",
+         UID, CONTAINER),
+        (f"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID.replace('-', '_')}.slice/"
+         f"docker-{CONTAINER}.scope", UID, CONTAINER),
+        (f"0::/kubepods/burstable/pod{UID}/{CONTAINER}", UID, CONTAINER),
+        (f"0::/kubepods/pod{UID}/{CONTAINER}", UID, CONTAINER),
+        (f"0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/"
+         f"kubelet-kubepods-besteffort-pod{UID.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope",
+         UID, CONTAINER),
+        (f"0::/system.slice/containerd.service/kubepods-burstable-pod{UID}.slice:cri-containerd:{CONTAINER}",
+         UID, CONTAINER),
+        (f"12:pids:/kubepods/besteffort/pod{UID}/{CONTAINER}\n11:memory:/kubepods/besteffort/pod{UID}/{CONTAINER}\n",
+         UID, CONTAINER),
+        (f"0::/kubepods/burstable/pod{'c0ffee12' * 4}/{CONTAINER}", "c0ffee12" * 4, CONTAINER),
+        (f"0::/../../kubepods-burstable-pod{UID.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope",
+         UID, CONTAINER),
+        (f"0::/kubepods/burstable/pod{UID}", UID, ""),
+    ],
+)  # fmt: skip
+def test_every_form_of_control_groups_names_the_pod_and_its_container(text: str, uid: str, container: str) -> None:
+    assert place_of(text) == Place(uid, container)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0::/", "0::/system.slice/sshd.service", f"0::/docker/{CONTAINER}", "0::/user.slice/podium.scope"]
+)
+def test_a_process_outside_of_pods_is_in_none(text: str) -> None:
+    assert place_of(text) is None
+
+
+def test_a_process_is_its_pods_while_it_runs_and_its_number_is_not_taken_for_another(tmp_path: Path) -> None:
+    proc, logs = tmp_path / "proc", tmp_path / "logs"
+    (logs / f"shop_checkout-7d9_{UID}").mkdir(parents=True)
+
+    def runs(pid: int, began: int, group: str) -> None:
+        (proc / str(pid)).mkdir(parents=True, exist_ok=True)
+        (proc / str(pid) / "stat").write_text(f"{pid} (a (b) c) S " + " ".join(["0"] * 18) + f" {began} 0 0")
+        (proc / str(pid) / "cgroup").write_text(group)
+
+    runs(7, 100, f"0::/kubepods/pod{UID}/{CONTAINER}")
+    runs(8, 100, "0::/system.slice/sshd.service")
+    owners = Owners(proc, logs)
+    assert owners.of([7, 8, 9]) == {7: ("shop", "checkout-7d9")}
+    (proc / "7" / "cgroup").write_text("0::/")
+    assert owners.of([7]) == {7: ("shop", "checkout-7d9")}, "the same process isn't read again"
+    runs(7, 200, "0::/system.slice/sshd.service")
+    assert owners.of([7]) == {}
+    assert Owners(proc, tmp_path / "missing").of([7, 8]) == {}
+
+
+def test_a_gpu_held_alone_is_all_its_holders() -> None:
+    (share,) = shares(Allocations(held=(held("p1"),)), gauges_of(READING), {})
+    assert (share.attribution, share.fraction, share.memory_bytes) == ("exclusive", 1.0, 7.0)
+
+
+def test_four_pods_on_a_gpu_have_each_what_its_processes_use_and_together_the_gpu() -> None:
+    four = tuple(held(f"p{number}", attribution="equal_share") for number in (1, 2, 3, 5))
+    found = shares(Allocations(held=four), gauges_of(replace(READING, processes=FOUR)), OWNERS)
+    assert {one.pod: (one.attribution, one.fraction) for one in found} == {
+        "p1": ("process", 0.0), "p2": ("process", 0.25), "p3": ("process", 0.75), "p5": ("process", 0.0),
+    }  # fmt: skip
+    assert {one.pod: one.memory_bytes for one in found} == {"p1": 1.0, "p2": 2.0, "p3": 3.0, "p5": None}
+
+
+@pytest.mark.parametrize("owners", [{}, {1: ("shop", "p1")}], ids=["no owners", "no use"])
+def test_where_nothing_was_measured_shares_are_equal_and_say_so(owners: dict[int, tuple[str, str]]) -> None:
+    three = tuple(held(f"p{number}", attribution="equal_share") for number in (1, 2, 3))
+    found = shares(Allocations(held=three), gauges_of(replace(READING, processes=FOUR)), owners)
+    assert [(one.attribution, one.fraction) for one in found] == [("equal_share", 1 / 3)] * 3
+
+
+CUT = replace(
+    READING,
+    raw={"energy": 1e6, "mig_mode": 1.0, "max_migs": 7.0},
+    instances=tuple(
+        Instance(uuid=f"MIG-{UID[:-1]}{number}", profile=profile, gpu_instance=number, compute_instance=0,
+                 slices=slices, raw={"memory_used": 5.0})
+        for number, (profile, slices) in enumerate((("3g.20gb", 3), ("2g.10gb", 2), ("1g.5gb", 1)), 1)
+    ),
+    uuid=f"GPU-{UID}", minor_number="0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("device", [CUT.instances[0].uuid, "nvidia0/gi1"])
+def test_a_mig_devices_id_leads_to_its_gpu_its_profile_and_its_memory(device: str) -> None:
+    told = allocations([Holding("shop", "p1", "model", "nvidia.com/mig-3g.20gb", (device,))], [CUT])
+    (share,) = shares(told, gauges_of(CUT), {})
+    assert (share.uuid, share.mig_uuid, share.mig_profile) == (CUT.uuid, CUT.instances[0].uuid, "3g.20gb")
+    assert (share.attribution, share.memory_bytes) == ("mig", 5.0)
+
+
+def test_an_hour_of_a_cut_up_gpu_costs_each_its_slices_and_the_rest_nobody() -> None:
+    told = allocations(
+        [Holding("shop", f"p{n}", "model", "nvidia.com/mig-x", (CUT.instances[n].uuid,)) for n in (0, 1)], [CUT]
+    )
+    kept = Accounts(Prices(gpus={"A100": 7.0}))
+    for second in range(0, 3601, 30):
+        energy = {**CUT.raw, "energy": 1e6 + 1e3 * second}
+        gauges = gauges_of(replace(CUT, raw=energy), at=float(second))
+        kept.take(gauges, shares(told, gauges, {}), float(second))
+    by_pod = {labels[1]: account for labels, account in kept.of(CUT.uuid).items()}
+    assert by_pod["p0"].cost == pytest.approx(3.0)
+    assert by_pod["p1"].cost == pytest.approx(2.0)
+    assert by_pod[""].cost == pytest.approx(2.0)
+    assert kept.total().seconds == pytest.approx(3600)
+    assert kept.total().joules == pytest.approx(3600)
+    assert kept.total().idle_seconds == 0, "what it does isn't known"
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[tuple[float, tuple[Gauge, ...], tuple[Share, ...] | None]]:
+    """Readings of up to three GPUs that come and go, with holders that come and go."""
+    now, found = 0.0, []
+    for _ in range(draw(st.integers(1, 12))):
+        now += draw(st.sampled_from([0.5, 5.0, 30.0]))
+        listed = draw(st.lists(st.sampled_from([A, B, C]), min_size=1, unique=True))
+        lost = draw(st.sampled_from([None, A]))
+        readings = tuple(
+            replace(READING, uuid=uuid, gpu=str(index), error="GPU is lost" if uuid == lost else "", processes=FOUR)
+            for index, uuid in enumerate(listed)
+        )
+        alone = draw(st.lists(st.sampled_from(listed), unique=True))
+        shared = draw(st.integers(0, 3)) if alone != listed else 0
+        free = [uuid for uuid in listed if uuid not in alone]
+        all_held = [held(f"alone-{uuid}", uuid) for uuid in alone]
+        all_held += [held(f"p{number}", free[0], "equal_share") for number in range(shared)] if free else []
+        gauges = gauges_of(*readings, at=now)
+        owners = draw(st.sampled_from([{}, OWNERS]))
+        told = shares(Allocations(held=tuple(all_held)), gauges, owners)
+        found.append((now, gauges, draw(st.sampled_from([None, told, told, told]))))
+    return found
+
+
+@given(histories())
+def test_pods_and_what_nobody_held_add_up_to_the_node(
+    history: list[tuple[float, tuple[Gauge, ...], tuple[Share, ...] | None]],
+) -> None:
+    kept = Accounts(Prices(gpus={"A100": 3600.0}))
+    last, owed = None, 0.0
+    for now, gauges, told in history:
+        kept.take(gauges, told, now)
+        owed += 0.0 if last is None else (now - last) * len(gauges)
+        last = now
+    total = kept.total()
+    assert total.seconds == pytest.approx(owed)
+    assert total.cost == pytest.approx(owed)
+
+
+def test_what_a_pod_has_had_is_told_for_ten_minutes_after_it_and_then_forgotten() -> None:
+    kept, gauges = Accounts(Prices()), gauges_of(READING)
+    told = shares(Allocations(held=(held("p1"),)), gauges, {})
+    for now in (0.0, 10.0):
+        kept.take(gauges, told, now)
+    for now in range(20, 611, 10):
+        kept.take(gauges, (), float(now))
+    assert ("shop", "p1") in {labels[:2] for labels in kept.of(A)}
+    kept.take(gauges, (), 620.0)
+    assert {labels[:2] for labels in kept.of(A)} == {("", "")}
+
+
+def test_a_machine_that_slept_owes_nothing_for_it() -> None:
+    kept = Accounts(Prices())
+    kept.take(gauges_of(READING), (), 0.0)
+    kept.take(gauges_of(READING), (), 7_200.0)
+    assert kept.total().seconds == 0
+
+
+def test_while_it_is_not_known_who_holds_a_gpu_its_time_is_not_called_unallocated() -> None:
+    kept = Accounts(Prices())
+    for now in (0.0, 10.0):
+        kept.take(gauges_of(READING), None, now)
+    ((labels, account),) = kept.of(A).items()
+    assert (labels[-1], account.seconds) == ("unknown", 10.0)
+
+
+@pytest.mark.parametrize(
+    ("reading", "of_pod", "state"),
+    [
+        (READING, True, "active"),
+        (replace(READING, raw={"utilization": 0.0}), True, "idle_held"),
+        (replace(READING, raw={"utilization": 0.0}, processes=FOUR), False, "idle_held"),
+        (replace(READING, raw={"utilization": 0.0}), False, "idle"),
+        (replace(READING, error="GPU is lost"), True, "lost"),
+        (CUT, True, "unknown"),
+        (replace(READING, raw={}), False, "unknown"),
+    ],
+)
+def test_a_gpus_state_is_what_is_known_of_it(reading: Reading, of_pod: bool, state: str) -> None:
+    (gauge,) = gauges_of(reading)
+    assert state_of(gauge, held=of_pod) == state
+    told = accounts.families((gauge,), (), Prices())
+    if not of_pod:
+        states = {labels[-1]: value for labels, value in told[0].samples.items()}
+        assert states == {one: float(one == state) for one in accounts.STATES}
+
+
+def test_energy_that_is_not_known_has_no_series() -> None:
+    kept = Accounts(Prices())
+    kept.take(gauges_of(replace(READING, raw={"utilization": 1.0})), (), 0.0)
+    energy = next(family for family in kept.families() if family.metric == catalogue.GPU_POD_ENERGY)
+    assert not energy.samples
+
+
+def test_a_price_table_is_read(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("currency: chf\ndefault: 0.5\ngpus: {A100: 2, 'A100-SXM4-80GB': 2.5}\n")
+    told = prices.load(tmp_path / "p.yaml")
+    assert (told.currency, told.hour("NVIDIA A100-PCIE"), told.hour("NVIDIA B300")) == ("CHF", 2.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("gpus: [", "not a YAML file"),
+        ("- 1", "expected currency, default and gpus"),
+        ("price: 1", "'price' is not known; known: currency, default, gpus"),
+        ("gpus: 3", "'gpus' must be prices by model"),
+        ("gpus: {A100: cheap}", "the price of 'A100' must be a number, 0 or more"),
+        ("default: -1", "'default' must be a number, 0 or more"),
+        ("currency: €", "'currency' must be three letters"),
+    ],
+)
+def test_a_malformed_price_table_is_refused_in_one_line_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(UserError) as refusal:
+        prices.load(tmp_path / "p.yaml")
+    assert reason in str(refusal.value)
+    assert "p.yaml" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match="cannot read the prices"):
+        prices.load(tmp_path / "missing.yaml")
