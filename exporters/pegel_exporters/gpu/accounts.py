@@ -83,6 +83,8 @@ class Accounts:
         money = seconds / 3600 * self.prices.hour(gauge.reading.name)
         idle = state_of(gauge, held=len(parts) > 1) in ("idle", "idle_held")
         for labels, part in parts:
+            if not seconds and labels[-1] == UNKNOWN:  # nobody was asked yet
+                continue
             had = Account(part * seconds, part * seconds * idle, part * joules, part * money)
             self._accounts[labels] = self._accounts.get(labels, Account()).plus(had)
             self._seen[labels] = now
@@ -90,6 +92,10 @@ class Accounts:
     def of(self, uuid: str) -> dict[LabelValues, Account]:
         """The accounts of a GPU, by their labels."""
         return {labels: account for labels, account in self._accounts.items() if labels[3] == uuid}
+
+    def all(self) -> dict[LabelValues, Account]:
+        """All accounts, by their labels."""
+        return dict(self._accounts)
 
     def total(self) -> Account:
         """Everything together."""

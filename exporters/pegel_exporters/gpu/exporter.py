@@ -166,7 +166,7 @@ class Exporter:
             case "/readyz":
                 return text("ready") if self._asked else text("the driver was not asked yet", 503)
             case "/":
-                return Response(200, page.page(self._fleet()), "text/html; charset=utf-8")
+                return Response(200, page.page(self._fleet(), self._shares, self._accounts), "text/html; charset=utf-8")
             case _:
                 return text("not found; there are /, /metrics, /healthz and /readyz", 404)
 

@@ -1,41 +1,61 @@
-"""The exporter's page for people: one table, rendered here, escaped, without scripts."""
+"""The exporter's page for people: what is wrong first, then each GPU, who has it and what that costs.
 
-from collections.abc import Callable
+Rendered here, escaped, without scripts.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from html import escape
 
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
+from pegel_exporters.gpu import xid
+from pegel_exporters.gpu.accounts import Account, Accounts, State, state_of
 from pegel_exporters.gpu.attribution import Allocation
 from pegel_exporters.gpu.metrics import Fleet, Gauge, Pods
+from pegel_exporters.gpu.shares import Share
 
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d5d9de, #3a4149); --quiet: light-dark(#57606a, #9aa4af);
   --bad: light-dark(#b42318, #ff8a7a); }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 86rem; padding: 0 1rem; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .45rem .6rem; text-align: left; white-space: nowrap; }
 th { color: var(--quiet); font-weight: 500; }
+td.holders { white-space: normal; min-width: 12rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 meter { width: 6rem; vertical-align: middle; }
 .bad { color: var(--bad); font-weight: 600; }
 .quiet { color: var(--quiet); }
 small { color: var(--quiet); }
+h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
+.trouble { border-left: 3px solid var(--bad); list-style: none; padding: .1rem .8rem; }
+.trouble li { margin: .3rem 0; }
+tr.mig td { border-bottom-style: dotted; padding-top: .2rem; padding-bottom: .2rem; }
 """
 
 
-def page(fleet: Fleet, *, refresh_seconds: int = 10) -> bytes:
+def page(
+    fleet: Fleet, shares: Iterable[Share] = (), accounts: Accounts | None = None, *, refresh_seconds: int = 10
+) -> bytes:
     """The page of a node. It reloads itself every `refresh_seconds`."""
-    rows = "".join(_row(gauge, fleet.pods) for gauge in fleet.gauges)
+    shares = tuple(shares)
+    held = {share.uuid for share in shares}
+    states = {gauge.reading.uuid: state_of(gauge, held=gauge.reading.uuid in held) for gauge in fleet.gauges}
+    rows = "".join(_row(gauge, states[gauge.reading.uuid], fleet.pods, shares) for gauge in fleet.gauges)
     head = _HEAD + ('<th scope="col">Held by</th>' if fleet.pods else "")
     table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    trouble = "".join(f"<li>{words}</li>" for gauge in fleet.gauges for words in _trouble(gauge))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pegel: GPUs</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="refresh" content="{refresh_seconds}"><style>{_STYLE}</style></head>
 <body><h1>GPUs of this node</h1>
-<p>{_state(fleet)}</p>
+<p>{_state(fleet)}{_money(fleet, states, accounts)}</p>
+{f'<h2>What is wrong</h2><ul class="trouble">{trouble}</ul>' if trouble else ""}
 {table if rows else ""}
+{_costs(accounts) if accounts else ""}
 {_pods(fleet) if fleet.pods else ""}
 <p class="quiet">The numbers are at <a href="metrics">/metrics</a>, for Prometheus.</p>
 </body></html>
@@ -51,6 +71,80 @@ def _state(fleet: Fleet) -> str:
     return escape(
         f"{kind}: {up} of {len(fleet.gauges)} answer. Driver {fleet.driver_version}, CUDA {fleet.cuda_version}."
     )
+
+
+_STATES: Mapping[State, str] = {
+    "active": "active", "idle_held": "held but idle", "idle": "idle", "lost": "lost", "unknown": "not known",
+}  # fmt: skip
+_ACTIONS = {
+    "reset": "reset the GPU", "reboot": "restart the node", "drain_p2p": "end the work that uses links between GPUs",
+    "drain_and_reset": "end the work on it, then reset the GPU", "recover_imex": "recover the IMEX domain",
+    "bus_reset": "reset its PCIe bus", "system_reboot": "restart the system",
+}  # fmt: skip
+_HEAT = ("software_thermal", "hardware_thermal", "power_brake", "hardware_slowdown")
+
+
+def _money(fleet: Fleet, states: Mapping[str, State], accounts: Accounts | None) -> str:
+    """What an hour costs, and how much of it is for GPUs that do nothing."""
+    if accounts is None or not fleet.gauges:
+        return ""
+    prices = accounts.prices
+    hours = {gauge.reading.uuid: prices.hour(gauge.reading.name) for gauge in fleet.gauges}
+    idle = sum(hour for uuid, hour in hours.items() if states[uuid] in ("idle", "idle_held"))
+    counts = (
+        f"{list(states.values()).count(state)} {word}" for state, word in _STATES.items() if state in states.values()
+    )
+    cost = f"{sum(hours.values()):.2f} {prices.currency} an hour"
+    wasted = f', <span class="bad">{idle:.2f} of it for GPUs that do nothing</span>' if idle else ""
+    return f" {escape(', '.join(counts))}. {escape(cost)}{wasted}."
+
+
+def _trouble(gauge: Gauge) -> Iterator[str]:
+    """What is wrong with a GPU and what to do, a sentence each."""
+    which = f"GPU {escape(gauge.reading.gpu)}"
+    if not gauge.up:
+        yield f"<b>{which}</b> does not answer: {escape(gauge.error or 'the driver is silent')}."
+    if gauge.last_xid is not None:
+        known = xid.BY_NAME[xid.name(gauge.last_xid.code)]
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(gauge.last_xid.time))
+        yield f"<b>{which}</b>, {when}: XID {gauge.last_xid.code}. {escape(known.meaning)}: {escape(known.advice)}."
+    for action, words in _ACTIONS.items():
+        if gauge.value(catalogue.GPU_RECOVERY_ACTION, action):
+            yield f"<b>{which}</b>: the driver asks to {escape(words)}."
+    if gauge.value(catalogue.GPU_ROW_REMAP_FAILED):
+        yield f"<b>{which}</b> has no spare rows of memory left: have it replaced."
+    elif gauge.value(catalogue.GPU_ROW_REMAP_PENDING):
+        yield f"<b>{which}</b> replaces a row of memory at its next reset: drain it and reset it."
+    if hot := [reason for reason in _HEAT if gauge.value(catalogue.GPU_THROTTLED, reason)]:
+        why = escape(", ".join(hot).replace("_", " "))
+        yield f"<b>{which}</b> is slowed down: {why}. Look to its cooling and its power."
+
+
+def _costs(accounts: Accounts) -> str:
+    """What each container has had since the exporter started, the dearest first."""
+    by_pod: dict[tuple[str, str, str], Account] = {}
+    for labels, account in accounts.all().items():
+        whom = (labels[0], labels[1], labels[2]) if labels[1] else ("", labels[-1], "")
+        by_pod[whom] = by_pod.get(whom, Account()).plus(account)
+    rows = "".join(
+        f"<tr><td>{escape(_NOBODY.get(pod, f'{namespace}/{pod}'))} <small>{escape(container)}</small></td>"
+        f'<td class="number">{one.seconds / 3600:.2f} h</td><td class="number">{one.idle_seconds / 3600:.2f} h</td>'
+        f'<td class="number">{one.joules / 3.6e6:.2f} kWh</td><td class="number">{one.cost:.2f}</td></tr>'
+        for (namespace, pod, container), one in sorted(by_pod.items(), key=lambda item: -item[1].cost)[:_MOST_ROWS]
+    )
+    heads = "".join(
+        f'<th scope="col" class="number">{head}</th>'
+        for head in ("GPU time", "idle", "energy", escape(accounts.prices.currency))
+    )
+    return (
+        "<h2>Who has had them, since the exporter started</h2>"
+        f'<div class="table"><table><thead><tr><th scope="col">Container</th>{heads}</tr></thead><tbody>{rows}'
+        "</tbody></table></div>"
+    )
+
+
+_NOBODY = {"unallocated": "nobody", "unknown": "not known, as the kubelet did not tell"}
+_MOST_ROWS = 100
 
 
 def _pods(fleet: Fleet) -> str:
@@ -90,16 +184,32 @@ def _kubelet(pods: Pods) -> str:
 _WAYS = {"exclusive": "alone", "mig": "a MIG device", "equal_share": "shared"}
 
 
-def _holder(one: Allocation) -> str:
+def _holder(one: Allocation, shares: Iterable[Share] = ()) -> str:
     name = escape(f"{one.namespace}/{one.pod}")
-    return f"{name} <small>{escape(one.container)}, {_WAYS[one.attribution]}</small>"
+    who = (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid)
+    part = next((s for s in shares if (s.namespace, s.pod, s.container, s.uuid, s.mig_uuid) == who), None)
+    way = _WAYS[one.attribution] + (f" {one.mig_profile}" if one.mig_profile else "")
+    if part is not None and part.attribution == "process":
+        way = f"{part.fraction * 100:.0f} % of its use"
+    return f"{name} <small>{escape(one.container)}, {escape(way)}</small>"
 
 
-def _holders(uuid: str, pods: Pods) -> str:
-    """Those of one GPU. It is held by nobody only if everything that is held has a GPU."""
-    told = pods.allocations
-    if told and (holders := [_holder(one) for one in told.held if uuid and one.uuid == uuid]):
+def _held(pods: Pods | None) -> tuple[Allocation, ...]:
+    return pods.allocations.held if pods and pods.allocations else ()
+
+
+def _holders(gauge: Gauge, pods: Pods, shares: tuple[Share, ...]) -> str:
+    """Those of one GPU, without those of its MIG devices, which have rows of their own.
+
+    It is held by nobody only if everything that is held has a GPU.
+    """
+    uuid, parts = gauge.reading.uuid, {one.uuid for one in gauge.reading.instances}
+    of_gpu = [one for one in _held(pods) if uuid and one.uuid == uuid]
+    if holders := [_holder(one, shares) for one in of_gpu if one.mig_uuid not in parts]:
         return "<br>".join(holders)
+    if parts:
+        return '<span class="quiet">its parts, below</span>'
+    told = pods.allocations
     free = told and uuid and not told.unknown and all(one.uuid for one in told.held)
     return f'<span class="quiet">{"nobody" if free else "unknown"}</span>'
 
@@ -113,9 +223,9 @@ _HEAD = "".join(
 )  # fmt: skip
 
 
-def _row(gauge: Gauge, pods: Pods | None) -> str:
+def _row(gauge: Gauge, now: State, pods: Pods | None, shares: tuple[Share, ...]) -> str:
     gpu = gauge.reading
-    state = "up" if gauge.up else f'<span class="bad">{escape(gauge.error or "no answer")}</span>'
+    state = _STATES[now] if gauge.up else f'<span class="bad">{escape(gauge.error or "no answer")}</span>'
     age = "never" if gauge.age_seconds is None else f"{gauge.age_seconds:.0f} s ago"
     texts = (
         f"<td>{escape(gpu.gpu)}</td><td>{escape(gpu.name)}<br><small>{escape(gpu.uuid)}</small></td><td>{state}</td>"
@@ -135,8 +245,29 @@ def _row(gauge: Gauge, pods: Pods | None) -> str:
         age,
     )
     cells = "".join(f'<td class="number">{cell}</td>' for cell in numbers)
-    holders = f"<td>{_holders(gpu.uuid, pods)}</td>" if pods else ""
-    return f"<tr>{texts}{cells}{holders}</tr>"
+    holders = f'<td class="holders">{_holders(gauge, pods, shares)}</td>' if pods else ""
+    return f"<tr>{texts}{cells}{holders}</tr>{_migs(gauge, pods, shares)}"
+
+
+def _migs(gauge: Gauge, pods: Pods | None, shares: tuple[Share, ...]) -> str:
+    """The MIG devices of a GPU, a row each."""
+    rows = ""
+    for one, told in zip(gauge.reading.instances, gauge.instances, strict=True):
+        use, used, total = (
+            told.value(metric) if gauge.fresh else None
+            for metric in (catalogue.GPU_MIG_UTILIZATION, catalogue.GPU_MIG_MEMORY_USED, catalogue.GPU_MIG_MEMORY_TOTAL)
+        )
+        memory = "unknown" if used is None or total is None else f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"
+        held = [by for by in _held(pods) if by.mig_uuid == one.uuid]
+        holders = "<br>".join(_holder(by, shares) for by in held) or '<span class="quiet">nobody</span>'
+        cell = f'<td class="holders">{holders}</td>' if pods else ""
+        meter = _meter(use) if use is not None else '<span class="quiet">not told</span>'
+        rows += (
+            f'<tr class="mig"><td></td><td>{escape(one.profile)}<br><small>{escape(one.uuid)}</small></td><td></td>'
+            f'<td class="number">{meter}</td><td class="number">{memory}</td><td></td><td></td><td></td>'
+            f"{cell}</tr>"
+        )
+    return rows
 
 
 def _meter(ratio: float) -> str:
