@@ -71,47 +71,70 @@ def _type(metric: Metric, openmetrics: bool) -> str:
 
 
 class Renderer:
-    """Renders families, remembering each series' escaped name for the next page.
+    """Renders families, remembering each series' line for the next page: most names and many values stay.
 
-    Series that a page no longer has are forgotten with it, so the memory is that of one page.
+    Series that a page no longer has are forgotten with it, so the memory is that of one page. A renderer is for one
+    format.
     """
 
     def __init__(self) -> None:
-        self._prefixes: dict[tuple[str, LabelValues, str], str] = {}
-        self._next: dict[tuple[str, LabelValues, str], str] = {}
+        self._plain: dict[str, dict[LabelValues, tuple[float, str, str]]] = {}
+        """By metric and label values: the last value, its line and the escaped name that begins it."""
+        self._buckets: dict[str, dict[LabelValues, tuple[str, ...]]] = {}
 
     def render(self, families: Iterable[Family], *, openmetrics: bool = False, end: bool = True) -> bytes:
         """The page. `end=False` leaves OpenMetrics' closing line to whoever appends to it."""
         lines: list[str] = []
+        plain: dict[str, dict[LabelValues, tuple[float, str, str]]] = {}
+        buckets: dict[str, dict[LabelValues, tuple[str, ...]]] = {}
         for family in families:
             metric = family.metric
             name = metric.openmetrics_name if openmetrics else metric.name
             lines.append(f"# HELP {name} {_escape_help(metric.help)}\n# TYPE {name} {_type(metric, openmetrics)}\n")
-            for values, sample in family.samples.items():
-                if isinstance(sample, Histogram):
-                    self._histogram(lines, metric, values, sample)
-                else:
-                    lines.append(f"{self._prefix(metric, values, '')} {number(sample)}\n")
-        self._prefixes, self._next = self._next, {}
+            if metric.type == "histogram":
+                buckets[metric.name] = self._histograms(lines, metric, family.samples)
+            else:
+                plain[metric.name] = self._values(lines, metric, family.samples)
+        self._plain, self._buckets = plain, buckets
         if openmetrics and end:
             lines.append(OPENMETRICS_END.decode())
         return "".join(lines).encode()
 
-    def _prefix(self, metric: Metric, values: LabelValues, suffix: str, le: str | None = None) -> str:
-        key = (metric.name, values, suffix if le is None else le)
-        prefix = self._prefixes.get(key)
-        if prefix is None:
-            names = metric.labels if le is None else (*metric.labels, "le")
-            prefix = f"{metric.name}{suffix}{_labels(names, values if le is None else (*values, le))}"
-        self._next[key] = prefix
-        return prefix
+    def _values(
+        self, lines: list[str], metric: Metric, samples: Mapping[LabelValues, float | Histogram]
+    ) -> dict[LabelValues, tuple[float, str, str]]:
+        before, now = self._plain.get(metric.name, {}), {}
+        for values, sample in samples.items():
+            assert not isinstance(sample, Histogram)
+            known = before.get(values)
+            if known is None or known[0] != sample:
+                prefix = f"{metric.name}{_labels(metric.labels, values)} " if known is None else known[2]
+                known = sample, f"{prefix}{number(sample)}\n", prefix
+            now[values] = known
+            lines.append(known[1])
+        return now
 
-    def _histogram(self, lines: list[str], metric: Metric, values: LabelValues, sample: Histogram) -> None:
-        bounds = (*metric.buckets, math.inf)
-        for bound, total in zip(bounds, accumulate(sample.counts), strict=True):
-            lines.append(f"{self._prefix(metric, values, '_bucket', number(bound))} {number(total)}\n")
-        lines.append(f"{self._prefix(metric, values, '_count')} {number(sum(sample.counts))}\n")
-        lines.append(f"{self._prefix(metric, values, '_sum')} {number(sample.sum)}\n")
+    def _histograms(
+        self, lines: list[str], metric: Metric, samples: Mapping[LabelValues, float | Histogram]
+    ) -> dict[LabelValues, tuple[str, ...]]:
+        before, now = self._buckets.get(metric.name, {}), {}
+        for values, sample in samples.items():
+            assert isinstance(sample, Histogram)
+            now[values] = names = before.get(values) or _bucket_names(metric, values)
+            *bounds, count, total = names
+            for prefix, upto in zip(bounds, accumulate(sample.counts), strict=True):
+                lines.append(f"{prefix} {number(upto)}\n")
+            lines.append(f"{count} {number(sum(sample.counts))}\n")
+            lines.append(f"{total} {number(sample.sum)}\n")
+        return now
+
+
+def _bucket_names(metric: Metric, values: LabelValues) -> tuple[str, ...]:
+    """The names of a histogram's series: its buckets, its count, its sum."""
+    bounds = (number(bound) for bound in (*metric.buckets, math.inf))
+    buckets = (f"{metric.name}_bucket{_labels((*metric.labels, 'le'), (*values, bound))}" for bound in bounds)
+    own = _labels(metric.labels, values)
+    return *buckets, f"{metric.name}_count{own}", f"{metric.name}_sum{own}"
 
 
 def wants_openmetrics(accept: str) -> bool:
@@ -132,5 +155,9 @@ class Page:
     def of(cls, families: Iterable[Family], text: Renderer, openmetrics: Renderer) -> "Page":
         """Render families in both formats. Each renderer keeps the series names of its own format."""
         families = tuple(families)
-        plain, opened = text.render(families), openmetrics.render(families, openmetrics=True)
+        return cls.packed(text.render(families), openmetrics.render(families, openmetrics=True))
+
+    @classmethod
+    def packed(cls, plain: bytes, opened: bytes) -> "Page":
+        """A page of both formats, compressed."""
         return cls(plain, opened, gzip.compress(plain, 1), gzip.compress(opened, 1))

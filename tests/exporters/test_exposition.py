@@ -84,7 +84,14 @@ def test_a_renderer_forgets_series_that_left_the_page() -> None:
     renderer = Renderer()
     for tick in range(100):
         renderer.render([Family(TAP_BYTES, {(str(tick),): 1.0})])
-    assert len(renderer._prefixes) == 1
+    assert len(renderer._plain[TAP_BYTES.name]) == 1
+
+
+def test_a_value_that_changes_is_written_anew_and_one_that_stays_as_it_was() -> None:
+    renderer = Renderer()
+    for values in ((1.0, 2.0), (1.0, 3.0), (math.nan, 3.0), (math.nan, 3.0), (4.0, 3.0)):
+        family = Family(TAP_BYTES, {(str(place),): value for place, value in enumerate(values)})
+        assert renderer.render([family]) == Renderer().render([family])
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 1e-9, 999_999, 1_000_000, 1e6, 123456789.5, 1e21, 5e-324, -1e9])

@@ -31,15 +31,25 @@ enum { LINE = 256, MIG_STEP = 4096 };
 /* The file, as it was when it last changed. Threads of pynvml come here at once. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *text;
+static char **lines; /* sorted by their keys, those of one key as in the file */
+static size_t count;
 static struct stat seen;
+
+static int by_key(const void *one, const void *other) {
+    const char *a = *(char *const *)one, *b = *(char *const *)other;
+    size_t length_a = strcspn(a, " "), length_b = strcspn(b, " ");
+    int order = memcmp(a, b, length_a < length_b ? length_a : length_b);
+    if (order) return order;
+    if (length_a != length_b) return length_a < length_b ? -1 : 1;
+    return a < b ? -1 : a > b;
+}
 
 static void load(void) {
     const char *path = getenv("PEGEL_NVML_DOUBLE");
     struct stat now;
     FILE *file;
     if (!path || stat(path, &now)) {
-        free(text);
-        text = NULL;
+        count = 0;
         seen.st_ino = 0;
         return;
     }
@@ -47,32 +57,39 @@ static void load(void) {
         now.st_mtim.tv_sec == seen.st_mtim.tv_sec)
         return;
     free(text);
+    free(lines);
     text = calloc(1, (size_t)now.st_size + 1);
     file = fopen(path, "r");
     if (file) {
         if (fread(text, 1, (size_t)now.st_size, file) == 0) text[0] = 0;
         fclose(file);
     }
+    lines = calloc((size_t)now.st_size + 1, sizeof *lines);
+    count = 0;
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) lines[count++] = line;
+    qsort(lines, count, sizeof *lines, by_key);
     seen = now;
 }
 
 /* The value of a key's number-th line, or 0 when the file has none. */
 static int find_nth(const char *key, int number, char value[LINE]) {
-    size_t length = strlen(key);
+    size_t length = strlen(key), low = 0, high;
     int found = 0;
     pthread_mutex_lock(&lock);
     load();
-    for (char *line = text; line && *line && !found;) {
-        char *end = strchr(line, '\n');
-        size_t all = end ? (size_t)(end - line) : strlen(line);
-        if (all > length && !strncmp(line, key, length) && line[length] == ' ' && number-- == 0) {
-            size_t rest = all - length - 1;
-            if (rest >= LINE) rest = LINE - 1;
-            memcpy(value, line + length + 1, rest);
-            value[rest] = 0;
-            found = 1;
-        }
-        line = end ? end + 1 : line + all;
+    for (high = count; low < high;) { /* the first line whose key is not before this one */
+        size_t middle = (low + high) / 2, own = strcspn(lines[middle], " ");
+        int order = memcmp(lines[middle], key, own < length ? own : length);
+        if (order < 0 || (order == 0 && own < length))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    low += (size_t)number;
+    if (low < count && !strncmp(lines[low], key, length) && lines[low][length] == ' ') {
+        strncpy(value, lines[low] + length + 1, LINE - 1);
+        value[LINE - 1] = 0;
+        found = 1;
     }
     pthread_mutex_unlock(&lock);
     return found;

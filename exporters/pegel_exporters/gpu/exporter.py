@@ -6,6 +6,7 @@ they told older, never the page slower.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -67,7 +68,7 @@ class Exporter:
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._asked = False
-        self._page = self._render()
+        self._page = Page.of(self._told(), *self._renderers)
 
     async def watch(self, read: Read) -> None:
         """Read at every interval, less often while there is no driver. Runs until cancelled."""
@@ -137,16 +138,24 @@ class Exporter:
                 async with asyncio.timeout(self._interval):
                     await self._changed.wait()
             self._changed.clear()
-            self._page = self._render()
+            told = self._told()
+            # A scrape that waits is answered between the steps, from the page before.
+            plain, opened = self._renderers
+            await asyncio.sleep(0)
+            text_page = plain.render(told)
+            await asyncio.sleep(0)
+            openmetrics = opened.render(told, openmetrics=True)
+            await asyncio.sleep(0)
+            self._page = await asyncio.to_thread(Page.packed, text_page, openmetrics)  # zlib needs no lock
 
-    def _render(self) -> Page:
+    def _told(self) -> tuple[Family, ...]:
         fleet = self._fleet()
         self._shown = frozenset(gauge.reading.uuid for gauge in fleet.gauges)
         told = families(fleet, self._sets, hostname=self._hostname)
         if "native" in self._sets:
             mine = (*accounts.families(fleet.gauges, self._shares, self._accounts.prices), *self._accounts.families())
             told = (*told, *(family for family in mine if family.samples))
-        return Page.of((self._build, *told), *self._renderers)
+        return self._build, *told
 
     def _fleet(self) -> Fleet:
         now = time.monotonic()
@@ -213,6 +222,9 @@ async def run(
     loop.add_signal_handler(signal.SIGUSR1, release)
     loop.add_signal_handler(signal.SIGUSR2, exporter.take)
     server = await serve(exporter.handle, sock)
+    # A page is many small objects in no cycle: looking through all of them again and again would hold up scrapes.
+    gc.freeze()
+    gc.set_threshold(100_000)
     loops = [
         asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate))),
         asyncio.create_task(exporter.render()),

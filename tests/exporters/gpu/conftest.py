@@ -10,18 +10,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pegel_exporters.gpu.readings import Node, Reading
+from pegel_exporters.gpu.readings import Node
 
 from tests.exporters.gpu.kubelet_server import KubeletServer
+from tests.nvml import double
+from tests.nvml.double import lines_of_node
 
-SOURCE = Path(__file__).parents[2] / "nvml" / "double.c"
 WAIT_SECONDS = 30.0
 
 
@@ -42,8 +42,7 @@ def promtool() -> str:
 @pytest.fixture(scope="session")
 def header() -> Path:
     """NVIDIA's own nvml.h."""
-    (path,) = (file for file in files("nvidia-nvml-dev") or () if file.name == "nvml.h")
-    return Path(str(path.locate()))
+    return double.header()
 
 
 @dataclass
@@ -63,23 +62,11 @@ class Nvml:
 
 
 @pytest.fixture
-def build_nvml(tmp_path: Path, header: Path) -> Callable[..., Nvml]:
+def build_nvml(tmp_path: Path) -> Callable[..., Nvml]:
     """Build the double, without the symbols named, as an older driver lacks them."""
 
     def build(*, without: tuple[str, ...] = ()) -> Nvml:
-        hidden = tmp_path / "hidden.map"
-        hidden.write_text(f"{{ local: {' '.join(f'{name};' for name in without)} }};" if without else "{ global: *; };")
-        library = tmp_path / "libnvidia-ml.so.1"
-        built = tmp_path / "built.so"
-        subprocess.run(
-            [
-                need("gcc", "apt-get install gcc"), "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror",
-                "-Wmissing-prototypes", f"-I{header.parent}", f"-Wl,--version-script={hidden}",
-                str(SOURCE), "-o", str(built),
-            ],
-            check=True,
-        )  # fmt: skip
-        built.rename(library)
+        double.build(tmp_path, gcc=need("gcc", "apt-get install gcc"), without=without)
         return Nvml(tmp_path)
 
     return build
@@ -94,48 +81,7 @@ def nvml(build_nvml: Callable[..., Nvml]) -> Nvml:
 @pytest.fixture
 def lines_of() -> Callable[[Node], list[str]]:
     """A node's readings as the double is told them, in NVML's units."""
-    return _lines_of
-
-
-def _lines_of(node: Node) -> list[str]:
-    major, minor = node.cuda_version.split(".")
-    lines = [f"driver_version {node.driver_version}", f"cuda_version {int(major) * 1000 + int(minor) * 10}"]
-    lines.append(f"count {len(node.gpus)}")
-    for gpu in node.gpus:
-        if gpu.error:
-            lines += [f"{gpu.gpu}.uuid {gpu.uuid}", f"{gpu.gpu}.lost 15"]
-            continue
-        words = {
-            "uuid": gpu.uuid, "name": gpu.name, "minor_number": gpu.minor_number, "pci_bus_id": gpu.pci_bus_id,
-            **_words(gpu.raw), "gpm": int(any(key.startswith("gpm_") for key in _all_keys(gpu))),
-        }  # fmt: skip
-        for number, one in enumerate(gpu.instances):
-            of_mig = {
-                "uuid": one.uuid, "name": f"{gpu.name} MIG {one.profile}", "gi": one.gpu_instance,
-                "ci": one.compute_instance, "slices": one.slices, **_words(one.raw),
-            }  # fmt: skip
-            words |= {f"mig.{number}.{key}": value for key, value in of_mig.items()}
-        for number, process in enumerate(gpu.processes):
-            numbers = (process.memory_bytes, process.sm_percent, process.gpu_instance)
-            told = " ".join("-1" if value is None else f"{value:.0f}" for value in numbers)
-            words[f"process.{number}"] = f"{process.pid} {process.kind} {told}"
-        lines += [f"{gpu.gpu}.{key} {value}" for key, value in words.items()]
-    return lines
-
-
-def _all_keys(gpu: Reading) -> set[str]:
-    return set(gpu.raw).union(*(one.raw for one in gpu.instances))
-
-
-def _words(raw: Mapping[str, float]) -> dict[str, object]:
-    """Values under the double's keys, which follow from others where a driver's do."""
-    told: dict[str, object] = {}
-    for key, value in raw.items():
-        if key in ("nvlink_transmit", "nvlink_receive"):
-            told[f"field_{138 if key == 'nvlink_transmit' else 139}"] = f"{value / 1024:.0f}"
-        elif key not in ("memory_free", "processes:compute", "processes:graphics"):
-            told[key] = f"{value:g}" if key.startswith("gpm_") else f"{value:.0f}"
-    return told
+    return lines_of_node
 
 
 class Command:
