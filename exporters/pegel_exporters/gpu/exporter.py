@@ -37,7 +37,7 @@ Read = Callable[[], Awaitable[Node]]
 Ask = Callable[[], Awaitable[tuple[Holding, ...]]]
 OwnersOf = Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
 
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 10.0
 """How long a missing driver is left alone before it is looked for again."""
 STALE_SECONDS = 15.0
 """Age at which a reading's values leave the page, or three intervals if that is longer."""

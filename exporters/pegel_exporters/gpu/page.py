@@ -28,7 +28,8 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 meter { width: 6rem; vertical-align: middle; }
 .bad { color: var(--bad); font-weight: 600; }
 .quiet { color: var(--quiet); }
-small { color: var(--quiet); }
+small { color: var(--quiet); overflow-wrap: anywhere; white-space: normal; }
+.percent { display: inline-block; min-width: 3.2em; }
 h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
 .trouble { border-left: 3px solid var(--bad); list-style: none; padding: .1rem .8rem; }
 .trouble li { margin: .3rem 0; }
@@ -46,7 +47,9 @@ def page(
     rows = "".join(_row(gauge, states[gauge.reading.uuid], fleet.pods, shares) for gauge in fleet.gauges)
     head = _HEAD + ('<th scope="col">Held by</th>' if fleet.pods else "")
     table = f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    trouble = "".join(f"<li>{words}</li>" for gauge in fleet.gauges for words in _trouble(gauge))
+    silent = [_SILENT] if fleet.listed is None and not fleet.released and fleet.error else []
+    wrong = [*silent, *(words for gauge in fleet.gauges for words in _trouble(gauge, told=bool(fleet.listed)))]
+    trouble = "".join(f"<li>{words}</li>" for words in wrong)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Pegel: GPUs</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -65,7 +68,8 @@ def page(
 def _state(fleet: Fleet) -> str:
     if fleet.listed is None:
         reason = escape(fleet.error) or "it has not been asked yet"
-        return f'<span class="bad">The driver does not answer: {reason}.</span> Pegel goes on trying.'
+        kind = "simulated driver" if fleet.simulated else "driver"
+        return f'<span class="bad">The {kind} does not answer: {reason}.</span> Pegel goes on trying.'
     kind = "Simulated GPUs" if fleet.simulated else "GPUs"
     up = sum(gauge.up for gauge in fleet.gauges)
     return escape(
@@ -81,6 +85,7 @@ _ACTIONS = {
     "drain_and_reset": "end the work on it, then reset the GPU", "recover_imex": "recover the IMEX domain",
     "bus_reset": "reset its PCIe bus", "system_reboot": "restart the system",
 }  # fmt: skip
+_RECENT_SECONDS = 86_400.0
 _HEAT = ("software_thermal", "hardware_thermal", "power_brake", "hardware_slowdown")
 
 
@@ -99,12 +104,18 @@ def _money(fleet: Fleet, states: Mapping[str, State], accounts: Accounts | None)
     return f" {escape(', '.join(counts))}. {escape(cost)}{wasted}."
 
 
-def _trouble(gauge: Gauge) -> Iterator[str]:
+_SILENT = (
+    "<b>The driver</b> does not answer for any GPU. On the node, see <code>nvidia-smi</code> and <code>dmesg</code>; "
+    "if it is being upgraded, it will be read again by itself."
+)
+
+
+def _trouble(gauge: Gauge, *, told: bool) -> Iterator[str]:
     """What is wrong with a GPU and what to do, a sentence each."""
     which = f"GPU {escape(gauge.reading.gpu)}"
-    if not gauge.up:
-        yield f"<b>{which}</b> does not answer: {escape(gauge.error or 'the driver is silent')}."
-    if gauge.last_xid is not None:
+    if not gauge.up and told:
+        yield f"<b>{which}</b> does not answer: {escape(gauge.error)}. Drain the node; reset the GPU, or restart it."
+    if gauge.last_xid is not None and time.time() - gauge.last_xid.time < _RECENT_SECONDS:
         known = xid.BY_NAME[xid.name(gauge.last_xid.code)]
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(gauge.last_xid.time))
         yield f"<b>{which}</b>, {when}: XID {gauge.last_xid.code}. {escape(known.meaning)}: {escape(known.advice)}."
@@ -125,7 +136,8 @@ def _costs(accounts: Accounts) -> str:
     by_pod: dict[tuple[str, str, str], Account] = {}
     for labels, account in accounts.all().items():
         whom = (labels[0], labels[1], labels[2]) if labels[1] else ("", labels[-1], "")
-        by_pod[whom] = by_pod.get(whom, Account()).plus(account)
+        if labels[1] or account.seconds >= 1:
+            by_pod[whom] = by_pod.get(whom, Account()).plus(account)
     rows = "".join(
         f"<tr><td>{escape(_NOBODY.get(pod, f'{namespace}/{pod}'))} <small>{escape(container)}</small></td>"
         f'<td class="number">{one.seconds / 3600:.2f} h</td><td class="number">{one.idle_seconds / 3600:.2f} h</td>'
@@ -237,10 +249,11 @@ def _row(gauge: Gauge, now: State, pods: Pods | None, shares: tuple[Share, ...])
 
     used = number(lambda value: f"{value / 2**30:.1f}", catalogue.GPU_MEMORY_USED)
     total = number(lambda value: f"{value / 2**30:.1f} GiB", catalogue.GPU_MEMORY_TOTAL)
+    limit = number(lambda value: f"{value:.0f} W", catalogue.GPU_POWER_LIMIT)
     numbers = (
         number(_meter, catalogue.GPU_UTILIZATION),
         f"{used} of {total}",
-        number(lambda value: f"{value:.0f} W", catalogue.GPU_POWER),
+        f"{number(lambda value: f'{value:.0f}', catalogue.GPU_POWER)} of {limit}",
         number(lambda value: f"{value:.0f} °C", catalogue.GPU_TEMPERATURE, "gpu"),
         age,
     )
@@ -272,4 +285,5 @@ def _migs(gauge: Gauge, pods: Pods | None, shares: tuple[Share, ...]) -> str:
 
 def _meter(ratio: float) -> str:
     percent = f"{ratio * 100:.0f} %"
-    return f'<meter value="{ratio:.2f}" aria-label="utilisation {percent}">{percent}</meter> {percent}'
+    meter = f'<meter value="{ratio:.2f}" aria-label="utilisation {percent}">{percent}</meter>'
+    return f'{meter} <span class="percent">{percent}</span>'

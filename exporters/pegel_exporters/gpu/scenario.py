@@ -45,6 +45,7 @@ class Group:
     gpm: bool = False
     """Whether the driver tells its inner activity, as of Hopper and newer."""
     nvlinks: int = 0
+    pcie_generation: int = 4
     throttled: float = 0.0
     """The share of the time in which the power limit holds its clocks down."""
     mig: tuple[str, ...] = ()

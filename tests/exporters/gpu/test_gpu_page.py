@@ -1,6 +1,7 @@
 """The page for people: what is wrong and what to do, who has which GPU, what it costs."""
 
 import asyncio
+import time
 
 from pegel_exporters.gpu import simulated
 from pegel_exporters.gpu.accounts import Accounts
@@ -65,7 +66,7 @@ def test_mig_devices_have_rows_with_their_holders_and_the_free_one_nobody() -> N
 def test_what_is_wrong_stands_first_with_what_to_do() -> None:
     reading = Reading(uuid="GPU-a", gpu="0", raw={"field_230": 1.0, "field_144": 1.0, "throttle_reasons": 64.0})
     node = Node(time=0.0, driver_version="1", cuda_version="12", simulated=False, gpus=(reading,),
-                xids=(Xid(uuid="GPU-a", code=79, time=0.0),))  # fmt: skip
+                xids=(Xid(uuid="GPU-a", code=79, time=time.time()),))  # fmt: skip
     watch = Watch(stale_after=60.0)
     watch.took(node, 0.0)
     text = page(watch.fleet(0.0)).decode()
