@@ -49,8 +49,10 @@ class Account:
 class Accounts:
     """Accounts by the labels of a container's or of nobody's part. Times are seconds on one clock."""
 
-    def __init__(self, prices: Prices) -> None:
+    def __init__(self, prices: Prices, *, longest: float = LONGEST_SECONDS) -> None:
+        """`longest` is the time between two calls in seconds from which on it is taken for none."""
         self.prices = prices
+        self._longest = longest
         self._accounts: dict[LabelValues, Account] = {}
         self._seen: dict[LabelValues, float] = {}
         self._energy: dict[str, float] = {}
@@ -63,7 +65,7 @@ class Accounts:
         """
         rest = UNKNOWN if shares is None else UNALLOCATED
         seconds = 0.0 if self._last is None else now - self._last
-        seconds = seconds if 0 < seconds <= LONGEST_SECONDS else 0.0
+        seconds = seconds if 0 < seconds <= self._longest else 0.0
         self._last = now
         by_gpu: dict[str, list[Share]] = defaultdict(list)
         for share in shares or ():
@@ -74,15 +76,14 @@ class Accounts:
         for labels in [labels for labels, seen in self._seen.items() if now - seen > KEPT_SECONDS]:
             del self._accounts[labels], self._seen[labels]
 
-    def _take_one(self, gauge: Gauge, parts: list[tuple[LabelValues, float]], seconds: float, now: float) -> None:
+    def _take_one(self, gauge: Gauge, parts: list[tuple[LabelValues, float, bool]], seconds: float, now: float) -> None:
         uuid = gauge.reading.uuid
         energy = gauge.measured.value(catalogue.GPU_ENERGY)
         joules = 0.0 if energy is None or not seconds else max(0.0, energy - self._energy.get(uuid, energy))
         if energy is not None:
             self._energy[uuid] = energy
         money = seconds / 3600 * self.prices.hour(gauge.reading.name)
-        idle = state_of(gauge, held=len(parts) > 1) in ("idle", "idle_held")
-        for labels, part in parts:
+        for labels, part, idle in parts:
             if not seconds and labels[-1] == UNKNOWN:  # nobody was asked yet
                 continue
             had = Account(part * seconds, part * seconds * idle, part * joules, part * money)
@@ -115,14 +116,23 @@ class Accounts:
         )
 
 
-def _parts(gauge: Gauge, held: list[Share], rest: str) -> Iterator[tuple[LabelValues, float]]:
-    """Who has which part of a GPU now, 0 to 1; all of them add up to 1."""
-    left = 1.0
-    for share in held:
-        part = share.fraction * _of_gpu(gauge, share.mig_uuid)
-        left -= part
-        yield labels_of(share), part
-    yield ("", "", "", gauge.reading.uuid, "", "", rest), max(0.0, left)
+def _parts(gauge: Gauge, held: list[Share], rest: str) -> Iterator[tuple[LabelValues, float, bool]]:
+    """Who has which part of a GPU now, 0 to 1, and whether it is known to do nothing; all parts add up to 1."""
+    parts = [share.fraction * _of_gpu(gauge, share.mig_uuid) for share in held]
+    # A kubelet that tells of more than there is must not make a GPU cost more than it does.
+    more = max(1.0, sum(parts))
+    for share, part in zip(held, parts, strict=True):
+        yield labels_of(share), part / more, _idle(gauge, share.mig_uuid)
+    yield ("", "", "", gauge.reading.uuid, "", "", rest), max(0.0, 1 - sum(parts) / more), _idle(gauge, "")
+
+
+def _idle(gauge: Gauge, mig_uuid: str) -> bool:
+    """Whether a GPU or a MIG device is known to do nothing."""
+    if not mig_uuid:
+        return state_of(gauge, held=False) in ("idle", "idle_held")
+    of_mig = zip(gauge.reading.instances, gauge.instances, strict=True)
+    used = next((told.value(catalogue.GPU_MIG_UTILIZATION) for one, told in of_mig if one.uuid == mig_uuid), None)
+    return gauge.up and gauge.fresh and used is not None and used < IDLE_BELOW_RATIO
 
 
 def _of_gpu(gauge: Gauge, mig_uuid: str) -> float:

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
 from pegel_exporters.gpu import accounts, page
-from pegel_exporters.gpu.accounts import Accounts
+from pegel_exporters.gpu.accounts import LONGEST_SECONDS, Accounts
 from pegel_exporters.gpu.fleet import Watch
 from pegel_exporters.gpu.metrics import Fleet
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
@@ -57,7 +57,7 @@ class Exporter:
         self._sets = sets
         self._hostname = hostname
         self._owners = owners
-        self._accounts = Accounts(prices)
+        self._accounts = Accounts(prices, longest=max(LONGEST_SECONDS, 3 * interval))
         self._shares: tuple[Share, ...] = ()
         self._shown: frozenset[str] = frozenset()
         self._pods: PodsWatch | None = None
@@ -74,7 +74,10 @@ class Exporter:
         """Read at every interval, less often while there is no driver. Runs until cancelled."""
         pause = self._interval
         while True:
-            await self._wanted.wait()
+            while not self._wanted.is_set():  # a released GPU costs as ever
+                self._account()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wanted.wait(), self._interval)
             began = time.monotonic()
             try:
                 node = await read()

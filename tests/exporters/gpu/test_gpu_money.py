@@ -214,6 +214,37 @@ def test_a_machine_that_slept_owes_nothing_for_it() -> None:
     assert kept.total().seconds == 0
 
 
+def test_two_pods_that_both_have_a_gpu_alone_do_not_make_it_dearer() -> None:
+    kept, told = Accounts(Prices()), (held("p1"), held("p2"))
+    both = tuple(share for one in told for share in shares(Allocations(held=(one,)), gauges_of(READING), {}))
+    for now in (0.0, 10.0):
+        kept.take(gauges_of(READING), both, now)
+    assert kept.total().seconds == 10
+
+
+def test_a_mig_device_is_idle_by_itself_beside_a_busy_one() -> None:
+    busy, still, _ = CUT.instances
+    told = replace(
+        CUT,
+        instances=(replace(busy, raw={"gpm_1": 80.0}), replace(still, raw={"gpm_1": 0.0})),
+    )
+    who = allocations(
+        [Holding("shop", one.profile, "model", "nvidia.com/mig-x", (one.uuid,)) for one in told.instances], [told]
+    )
+    kept = Accounts(Prices())
+    for now in (0.0, 7.0):
+        kept.take(gauges_of(told), shares(who, gauges_of(told), {}), now)
+    idle = {labels[1]: account.idle_seconds for labels, account in kept.of(CUT.uuid).items() if labels[1]}
+    assert idle == {"3g.20gb": 0.0, "2g.10gb": pytest.approx(2.0)}
+
+
+def test_readings_that_are_minutes_apart_count_where_that_is_the_interval() -> None:
+    kept = Accounts(Prices(), longest=360.0)
+    for now in (0.0, 120.0, 240.0):
+        kept.take(gauges_of(READING), (), now)
+    assert kept.total().seconds == 240
+
+
 def test_while_it_is_not_known_who_holds_a_gpu_its_time_is_not_called_unallocated() -> None:
     kept = Accounts(Prices())
     for now in (0.0, 10.0):
