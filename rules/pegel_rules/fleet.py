@@ -56,6 +56,9 @@ LOOKS_PER_WINDOW = 30
 """To how many independent looks the overlapping ones of one window amount at most."""
 ROWS_PER_BIN = 20
 """Fewer, and PSI exceeds its limit more often than the limit says."""
+COVERED = 0.98
+"""Of a window's rows must have been expected. Replicas without that counter, as of an older version, expect none of
+theirs, and then there is nothing to compare with."""
 END = 0.8
 """Of the limit: where an alert that fires ends. Below it chance takes the strongest of all features now and then."""
 
@@ -180,9 +183,13 @@ def _window(window: Window, settings: Settings) -> Iterator[Record]:
     yield Record(
         name=REFERENCE_SHARES,
         expr=f"""\
-{expected} / ignoring (bin) group_left () (sum {BY_FEATURE} ({expected}) > 0)
+{expected} / ignoring (bin) group_left ()
+  (sum {BY_FEATURE} ({expected}) > {COVERED} * sum {BY_FEATURE} ({counts}))
 or
-{every_bin} / ignoring (bin) group_left () {REFERENCE_ROWS}""",
+(
+  {every_bin} / ignoring (bin) group_left () {REFERENCE_ROWS}
+  unless on ({FEATURE_LABELS}) {FEATURE_EXPECTED_ROWS.name}
+)""",
         labels={"window": window.name},
     )
 

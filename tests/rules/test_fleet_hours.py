@@ -118,3 +118,10 @@ def test_drift_within_the_season_is_found(folder: Path) -> None:
     }
     early = nothing(f"max_over_time(ALERTS{{alertname='{ALERT}'}}[2h])", 2 * HOUR)
     assert not check(folder, series=series, extra={"promql_expr_test": [early, fired]}, evaluation="5m")
+
+
+def test_while_replicas_that_expect_nothing_are_in_a_window_it_has_no_shares_to_compare_with(folder: Path) -> None:
+    knows, plain = day(seed=4)[0], Replica(counters=day(seed=5)[1].counters)
+    questions = [nothing("namespace_feature:ml_feature_drift:psi", EVENING)]
+    series = fleet("mixed", [knows, plain], {"load": LOAD})
+    assert not check(folder, series=series, extra={"promql_expr_test": questions}, evaluation="5m")

@@ -65,6 +65,8 @@ def command(
         result = check_file(loaded, data, alpha=alpha, psi_floor=min_psi, time=time, key=key, progress=progress)
     if warning := batch_warning(result, psi_floor=min_psi):
         click.echo(f"warning: {data.name}: {warning}", err=True)
+    if time is not None and not result.by_hour:
+        click.echo(f"note: the profile tells no hours of the day apart, so --time {time} changes nothing", err=True)
     if result.design_effects == "unknown" or result.by_hour == "no_time":
         click.echo(f"note: {data.name}: {basis(result)}", err=True)
     if output == "json":

@@ -164,7 +164,7 @@ def build_profile(
     of_texts = {measure: of for measures in texts.values() for measure, of in measures.items()}
     if not bins:
         raise UserError(f"{path} has no column to profile: none has a number, or a text that ten rows share")
-    relations, of_relations = _relations(seen, bins, roles, stride=stride)
+    relations, of_relations = _relations(seen, bins, roles, stride=stride, taken=seen.keys() | of_texts.keys())
     halved = frozenset(name for name, column in seen.items() if column.chosen) | of_relations.keys()
     laid = bins | of_texts | of_relations
     numbers = order.finish(sum(len(of.slots) for of in laid.values())) if order else np.zeros(0, dtype=np.int64)
@@ -201,11 +201,13 @@ def _texts(seen: Mapping[str, _Seen], roles: Roles) -> dict[str, dict[str, Bins]
     Raises UserError for one that was said to be text and holds none.
     """
     found: dict[str, dict[str, Bins]] = {}
+    taken = set(seen)
     for column, one in seen.items():
         if column in roles.categorical or not (column in roles.texts or one.free):
             continue
         laid = [numeric_bins(values) for values in one.measured] if one.measures else [None]
-        measures = {_free(f"{what} of {column}", seen.keys()): of for what, of in zip(MEASURES, laid, strict=False)}
+        measures = {_free(f"{what} of {column}", taken): of for what, of in zip(MEASURES, laid, strict=False)}
+        taken |= measures.keys()
         bins: dict[str, Bins] = {name: of for name, of in measures.items() if of is not None}
         if len(bins) == len(MEASURES):
             found[column] = bins
@@ -221,7 +223,7 @@ def _free(name: str, taken: AbstractSet[str]) -> str:
 
 
 def _relations(
-    seen: Mapping[str, _Seen], bins: Mapping[str, Bins], roles: Roles, *, stride: int
+    seen: Mapping[str, _Seen], bins: Mapping[str, Bins], roles: Roles, *, stride: int, taken: AbstractSet[str]
 ) -> tuple[Directions | None, dict[str, Bins]]:
     """Relations between the inputs that are numbers, found in one half of the rows, and their bins in the other."""
     inputs = [name for name, of in bins.items() if isinstance(of, NumericBins) and name not in roles.predictions]
@@ -230,7 +232,7 @@ def _relations(
     step = sample_step(sum(map(len, seen[inputs[0]].sample)), len(inputs))
     sample = {name: np.concatenate(seen[name].sample)[::step] for name in inputs}
     first = in_first_half(0, len(sample[inputs[0]]), step * stride)
-    found = find_relations({name: values[first] for name, values in sample.items()}, taken=seen.keys())
+    found = find_relations({name: values[first] for name, values in sample.items()}, taken=taken)
     if found is None:
         return None, {}
     scores = found.scores({name: sample[name][~first] for name in found.inputs})

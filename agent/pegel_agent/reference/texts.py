@@ -41,6 +41,7 @@ def _measured(text: str) -> tuple[float, float, float]:
 
 
 def looks_like_text(values: Column) -> bool:
-    """Whether texts are sentences rather than names: four words, on average over the first that are there."""
-    texts = [text for text in values[:_LOOKED_AT].tolist() if text is not None]
+    """Whether texts are sentences rather than names: four words, on average over some from all of them."""
+    some = values[:: max(1, len(values) // _LOOKED_AT)]
+    texts = [text for text in some.tolist() if text is not None]
     return bool(texts) and sum(len(text[:CHARACTERS].split()) for text in texts) >= _WORDS_OF_TEXT * len(texts)

@@ -167,3 +167,18 @@ def test_a_profile_without_the_columns_of_its_texts_is_refused(tmp_path: Path, p
     (tmp_path / "profile.json").write_text(json.dumps(document))
     with pytest.raises(UserError, match="a text is of a column that the profile has no texts of"):
         load(tmp_path / "profile.json")
+
+
+def test_sentences_after_many_short_texts_are_text_too_and_nothing_of_them_is_named(tmp_path: Path) -> None:
+    late = reviews(1, 2_800, words=6)["comment"]
+    column = np.concatenate([texts(*["Maria Huber"] * 20, *(f"a{number}" for number in range(180))), late])
+    profile = built(parquet(tmp_path, {"n": np.arange(3_000.0), "comment": column}))
+    assert [text.column for text in profile.texts] == ["comment"]
+    assert profile.features[1].categories == ()
+
+
+def test_names_of_what_is_counted_are_nobody_elses(tmp_path: Path) -> None:
+    comments = reviews(1, 1_000)["comment"]
+    path = parquet(tmp_path, {"c": comments, "c (2)": comments[::-1], "length of c": np.arange(1_000.0)})
+    names = [feature.name for feature in built(path).watched]
+    assert len(set(names)) == len(names) == 9
