@@ -27,7 +27,9 @@ def group(settings: Settings) -> Group:
     """Alerts by GPU. Counters that they read exist at 0 before anything happens."""
     quarter = settings.duration(900)
     day = settings.duration(86_400)
-    idle = f'avg_over_time({GPU_STATE.name}{{state="idle_held"}}[{day}]) > {_IDLE_RATIO}'
+    held_idle = f'{GPU_STATE.name}{{state="idle_held"}}'
+    # A mean of what there is would be of an hour where the exporter has run for one.
+    idle = f"avg_over_time({held_idle}[{day}]) > {_IDLE_RATIO} and {held_idle} offset {day} == 1"
     return Group(
         name="pegel-gpus",
         rules=(
@@ -80,7 +82,7 @@ max by (instance, gpu, uuid) (
                 name=THROTTLED,
                 # A power limit that is reached is what it is for; heat and a weak supply are not.
                 expr=f"""\
-sum by (instance, gpu, uuid) (
+max by (instance, gpu, uuid) (
   rate({GPU_THROTTLE_SECONDS.name}{{reason=~"thermal|software_thermal|hardware_thermal|power_brake"}}[{quarter}])
 ) > {_THROTTLED_RATIO}""",
                 wait=quarter,

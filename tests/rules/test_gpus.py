@@ -112,12 +112,13 @@ def test_a_gpu_that_is_held_for_a_day_and_does_nothing_costs_what_the_alert_says
     series = {
         of("nvidia_gpu_state", 0, state="idle_held"): "1+0x1600",
         of("nvidia_gpu_state", 1, state="idle_held"): "0+0x800 1+0x800",
+        of("nvidia_gpu_state", 2, state="idle_held"): "_x1400 1+0x200",
         of("nvidia_gpu_price_per_hour", 0, currency="EUR"): "2+0x1600",
     }
     description = (
         "GPU 0 (GPU-0) of node-1 has been held for a day and did nothing: 48.00 EUR a day. "
         "Who holds it: nvidia_gpu_pod_allocated."
     )
-    said = words("GPUIdle", 1560, description, severity="warning", currency="EUR")
+    said = words("GPUIdle", 1590, description, severity="warning", currency="EUR")
     said["exp_alerts"][0]["exp_annotations"]["summary"] = "A GPU is held and does nothing"
-    assert not check(folder, series=series, firing=firing("GPUIdle", m1560=["0"]), extra={"alert_rule_test": [said]})
+    assert not check(folder, series=series, firing=firing("GPUIdle", m1590=["0"]), extra={"alert_rule_test": [said]})

@@ -22,8 +22,8 @@ IDLE_BELOW_RATIO = 0.01
 """Utilisation below which a GPU counts as idle."""
 KEPT_SECONDS = 600.0
 """How long what a container has had is told after it has ended, so that its last rise is scraped."""
-LONGEST_SECONDS = 60.0
-"""A longer time without a reading, as of a machine that slept, counts as none."""
+LONGEST_SECONDS = 120.0
+"""A longer time without a reading counts as none. A driver that hangs is waited for by a minute at most."""
 UNALLOCATED, UNKNOWN = "unallocated", "unknown"
 
 

@@ -116,7 +116,9 @@ def families(fleet: Fleet, hostname: str) -> tuple[Family, ...]:
 
 def _devices(fleet: Fleet, gpu: Reading, hostname: str) -> Iterator[tuple[LabelValues, Raw]]:
     """A GPU and its MIG devices: their labels and values."""
-    yield _labels(fleet, gpu, hostname), gpu.raw
+    of_parts = {key for instance in gpu.instances for key in instance.raw}
+    # What its parts tell the whole doesn't tell again: a sum over all series is then right.
+    yield _labels(fleet, gpu, hostname), {key: value for key, value in gpu.raw.items() if key not in of_parts}
     for instance in gpu.instances:
         yield _labels(fleet, gpu, hostname, instance), instance.raw
 

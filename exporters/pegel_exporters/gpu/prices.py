@@ -1,5 +1,6 @@
 """What an hour of a GPU costs: a table by the model's name, from a file or built in."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +49,10 @@ def load(path: Path) -> Prices:
     gpus = document.get("gpus", {})
     if not isinstance(gpus, dict):
         raise UserError(f"{path}: 'gpus' must be prices by model, such as A100: 2.00")
+    if "" in gpus:
+        raise UserError(f"{path}: a price without a word of a model's name; 'default' is the price of all others")
     currency = document.get("currency", "EUR")
-    if not isinstance(currency, str) or not currency.isalpha() or len(currency) != 3:
+    if not isinstance(currency, str) or not re.fullmatch("[A-Za-z]{3}", currency):
         raise UserError(f"{path}: 'currency' must be three letters, such as EUR")
     default = _price(document.get("default", 1.00), f"{path}: 'default'")
     return Prices(

@@ -124,6 +124,10 @@ class Asker:
                 self._absent.add(name)
         return None
 
+    def forget(self) -> None:
+        """Ask anew for what it didn't have."""
+        self._absent.clear()
+
     def named(self, key: str, functions: tuple[str, ...], arguments: tuple[Any, ...] = ()) -> Any:
         """`ask` for functions of pynvml by their names; one that this pynvml doesn't have is passed over."""
         found = (getattr(pynvml, name, None) for name in functions)
@@ -150,11 +154,19 @@ class Gpm:
         self._spare: Any = None
         self._last: dict[str, float] = {}
 
-    def read(self, now: float) -> dict[str, float]:
+    def close(self) -> None:
+        """Give the samples back."""
+        for sample in (self._before[1] if self._before else None, self._spare):
+            if sample is not None:
+                pynvml.nvmlGpmSampleFree(sample)
+        self._before = self._spare = None
+
+    def read(self) -> dict[str, float]:
         """By key, from the second reading on; that of the last two samples where these would be too close.
 
         Raises NVMLError.
         """
+        now = time.monotonic()
         if self._before is not None and now - self._before[0] < _GPM_APART_SECONDS:
             return self._last
         sample = self._spare if self._spare is not None else pynvml.nvmlGpmSampleAlloc()
@@ -168,7 +180,12 @@ class Gpm:
         asked.sample1, asked.sample2 = before[1], sample
         for position, metric in enumerate(self._metrics):
             asked.metrics[position].metricId = metric
-        pynvml.nvmlGpmMetricsGet(asked)
+        try:
+            pynvml.nvmlGpmMetricsGet(asked)
+        except pynvml.NVMLError as error:
+            if error.value != pynvml.NVML_ERROR_INVALID_ARGUMENT:
+                raise
+            return {}  # these two samples don't go together; the next two may
         found = asked.metrics[: len(self._metrics)]
         self._last = {f"gpm_{one.metricId}": one.value for one in found if one.nvmlReturn == pynvml.NVML_SUCCESS}
         return self._last
@@ -184,15 +201,15 @@ class _Mig:
         self.compute_instance = int(pynvml.nvmlDeviceGetComputeInstanceId(handle))
         told = self.asker.ask("attributes", partial(pynvml.nvmlDeviceGetAttributes_v2, handle))
         name = self.asker.ask("name", partial(pynvml.nvmlDeviceGetName, handle)) or ""
-        self.slices = int(told.gpuInstanceSliceCount) if told else 0
+        self.slices = int(told.computeInstanceSliceCount) if told else 0
         self.profile = name.rpartition("MIG ")[2] if "MIG " in name else _profile(told)
         self.gpm = Gpm(partial(pynvml.nvmlGpmMigSampleGet, gpu, self.gpu_instance), _GPM_OF_MIG)
 
-    def read(self, now: float, *, gpm: bool) -> Instance:
+    def read(self, *, gpm: bool) -> Instance:
         """Raises NVMLError when the GPU or its driver is gone."""
         values = dict(self.asker.memory())
         if gpm:
-            values |= self.asker.ask("gpm", partial(self.gpm.read, now)) or {}
+            values |= self.asker.ask("gpm", self.gpm.read) or {}
         return Instance(
             uuid=self.uuid,
             profile=self.profile,
@@ -230,13 +247,14 @@ class Device:
         self._lasting: dict[str, float] = {}
         self._fields = [(number, 0) for number in _FIELDS] + [(138, _ALL_LINKS), (139, _ALL_LINKS)]
         self._link_fields = [(number, link) for number in (202, 204, *_NVLINK_FIELDS) for link in range(LINKS)]
+        self._answered: set[tuple[int, int]] = set()
         self._migs: dict[int, _Mig] = {}
+        self._cut_up = False
         self._sampled = 0
 
     def read(self) -> Reading:
         """Everything this GPU tells now. Raises NVMLError when it or its driver is gone."""
-        now = time.monotonic()
-        raw = _numbers(self._values(now))
+        raw = _numbers(self._values())
         listed = {kind: self._asker.ask(f"{kind} processes", partial(self._listed, kind)) for kind in _KINDS}
         raw |= {f"processes:{kind}": float(len(found)) for kind, found in listed.items() if found is not None}
         return Reading(
@@ -246,11 +264,11 @@ class Device:
             minor_number="" if self._minor is None else str(self._minor),
             pci_bus_id=self._bus or "",
             raw=raw,
-            instances=tuple(self._instances(now)) if raw.get("mig_mode") else (),
+            instances=tuple(self._instances()) if raw.get("mig_mode") else (),
             processes=tuple(self._processes(listed)),
         )
 
-    def _values(self, now: float) -> Iterator[tuple[str, float | None]]:
+    def _values(self) -> Iterator[tuple[str, float | None]]:
         asker = self._asker
         if use := asker.named("utilization", ("nvmlDeviceGetUtilizationRates",)):
             yield "utilization", use.gpu
@@ -275,11 +293,14 @@ class Device:
         yield "pstate", None if pstate == _UNKNOWN_PSTATE else pstate
         if mode := asker.named("mig", ("nvmlDeviceGetMigMode",)):
             yield "mig_mode", mode[0]
+            if self._cut_up != bool(mode[0]):  # then it can tell other things, from the next reading on
+                self._cut_up = bool(mode[0])
+                asker.forget()
             if mode[0]:
                 yield "max_migs", asker.named("most migs", ("nvmlDeviceGetMaxMigDeviceCount",))
         yield from self._field_values()
         if self._has_gpm:
-            yield from (asker.ask("gpm", partial(self._gpm.read, now)) or {}).items()
+            yield from (asker.ask("gpm", self._gpm.read) or {}).items()
 
     def _field_values(self) -> Iterator[tuple[str, float]]:
         """Field values in one call; those of links are added up."""
@@ -288,12 +309,16 @@ class Device:
         if told is None:
             return
         sums: dict[int, float] = {}
-        for (number, scope), value in zip(asked, told, strict=True):
+        silent: set[int] = set()
+        for one, value in zip(asked, told, strict=True):
             if value.nvmlReturn == pynvml.NVML_SUCCESS:
-                sums[number] = sums.get(number, 0.0) + _field(value)
+                sums[one[0]] = sums.get(one[0], 0.0) + _field(value)
+                self._answered.add(one)
+            elif one in self._answered:
+                silent.add(one[0])  # without one of its links a sum would fall, and look as if it had begun anew
             elif value.nvmlReturn in _ABSENT:
-                here = self._link_fields if (number, scope) in self._link_fields else self._fields
-                here.remove((number, scope))
+                (self._link_fields if one in self._link_fields else self._fields).remove(one)
+        sums = {number: value for number, value in sums.items() if number not in silent}
         links = {"transmit": (138, 202), "receive": (139, 204)}
         for direction, (kibibytes, counted) in links.items():
             if kibibytes in sums:
@@ -302,20 +327,23 @@ class Device:
                 yield f"nvlink_{direction}", sums[counted]
         yield from ((f"field_{number}", value) for number, value in sums.items() if number not in {138, 139, 202, 204})
 
-    def _instances(self, now: float) -> Iterator[Instance]:
+    def _instances(self) -> Iterator[Instance]:
         most = self._asker.named("most migs", ("nvmlDeviceGetMaxMigDeviceCount",)) or 0
         for index in range(most):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(self.handle, index)
                 known = self._migs.get(index)
                 if known is None or known.uuid != pynvml.nvmlDeviceGetUUID(handle):
+                    if known is not None:
+                        known.gpm.close()
                     self._migs[index] = known = _Mig(self.handle, handle)
                 known.asker.handle = handle
-                yield known.read(now, gpm=self._has_gpm)
+                yield known.read(gpm=self._has_gpm)
             except pynvml.NVMLError as error:
                 if error.value in DRIVER_GONE or error.value == pynvml.NVML_ERROR_GPU_IS_LOST:
                     raise
-                self._migs.pop(index, None)  # none at this index, or no longer
+                if (gone := self._migs.pop(index, None)) is not None:  # none at this index, or no longer
+                    gone.gpm.close()
 
     def _listed(self, kind: str) -> list[Any]:
         stem = f"nvmlDeviceGet{kind.capitalize()}RunningProcesses"

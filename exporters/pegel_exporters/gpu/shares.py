@@ -62,7 +62,8 @@ def _divided(
     containers: dict[tuple[str, str], int] = defaultdict(int)
     for one in held:
         containers[one.namespace, one.pod] += 1
-    for process in processes:
+    # A process that computes and draws is in both lists.
+    for process in {process.pid: process for process in processes}.values():
         pod = owners.get(process.pid)
         if pod in containers:
             used[pod] += process.sm_percent or 0.0

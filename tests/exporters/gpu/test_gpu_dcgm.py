@@ -71,7 +71,6 @@ def test_values_stand_in_dcgms_units_with_its_labels_and_the_pod_that_has_the_gp
         "# TYPE DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION counter",
         f"DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{{whole}}} 1.23456789e+08",
         "# TYPE DCGM_FI_DEV_FB_USED gauge",
-        f"DCGM_FI_DEV_FB_USED{{{whole}}} 5.0",
         f"DCGM_FI_DEV_FB_USED{{{part}}} 3.0",
         "# TYPE DCGM_FI_PROF_GR_ENGINE_ACTIVE gauge",
         f"DCGM_FI_PROF_GR_ENGINE_ACTIVE{{{part}}} 0.25",
@@ -88,7 +87,7 @@ def test_a_mig_devices_values_are_its_holders() -> None:
     of_part = replace(HELD, mig_uuid=MIG, attribution="mig")
     part = labels(profile="1g.10gb", instance="9", container="model", namespace="shop", name="checkout-7d9")
     assert f"DCGM_FI_DEV_FB_USED{{{part}}} 3.0" in page(fleet_of(NODE, held=(of_part,)))
-    assert f"DCGM_FI_DEV_FB_USED{{{labels()}}} 5.0" in page(fleet_of(NODE, held=(of_part,)))
+    assert f"DCGM_FI_DEV_SM_CLOCK{{{labels()}}} 1410.0" in page(fleet_of(NODE, held=(of_part,)))
 
 
 def test_the_value_of_a_gpu_that_pods_share_is_no_pods() -> None:

@@ -104,7 +104,8 @@ def test_a_gpu_held_alone_is_all_its_holders() -> None:
 
 def test_four_pods_on_a_gpu_have_each_what_its_processes_use_and_together_the_gpu() -> None:
     four = tuple(held(f"p{number}", attribution="equal_share") for number in (1, 2, 3, 5))
-    found = shares(Allocations(held=four), gauges_of(replace(READING, processes=FOUR)), OWNERS)
+    drawing = replace(FOUR[1], kind="graphics")
+    found = shares(Allocations(held=four), gauges_of(replace(READING, processes=(*FOUR, drawing))), OWNERS)
     assert {one.pod: (one.attribution, one.fraction) for one in found} == {
         "p1": ("process", 0.0), "p2": ("process", 0.25), "p3": ("process", 0.75), "p5": ("process", 0.0),
     }  # fmt: skip
@@ -297,6 +298,8 @@ def test_a_price_table_is_read(tmp_path: Path) -> None:
         ("gpus: {A100: cheap}", "the price of 'A100' must be a number, 0 or more"),
         ("default: -1", "'default' must be a number, 0 or more"),
         ("currency: €", "'currency' must be three letters"),
+        ("currency: äöü", "'currency' must be three letters"),
+        ("gpus: {'': 5}", "a price without a word of a model's name"),
     ],
 )
 def test_a_malformed_price_table_is_refused_in_one_line_with_its_place(tmp_path: Path, text: str, reason: str) -> None:

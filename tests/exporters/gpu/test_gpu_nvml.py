@@ -151,6 +151,41 @@ def test_an_h100_tells_its_activity_and_that_of_its_mig_devices_from_the_second_
     assert subprocess.run([promtool, "check", "metrics"], input=page, text=True, check=False).returncode == 0
 
 
+def test_a_link_that_says_nothing_for_once_does_not_make_its_gpus_counter_jump(
+    nvml: Any, run_exporter: Callable[..., Any]
+) -> None:
+    line = f'nvidia_gpu_nvlink_errors_total{{gpu="0",kind="replay",uuid="{GPU}"}}'
+    nvml.tell(*A100)
+    command = run_exporter(environment=nvml.environment)
+    command.sees(f"{line} 7.0")
+    nvml.tell(*(one for one in A100 if not one.startswith("0.field_161:4")), "0.power 1")
+    until(lambda: f"{line} " not in command.metrics())
+    nvml.tell(*A100)
+    command.sees(f"{line} 7.0")
+
+
+def test_a_gpu_that_is_no_longer_cut_up_tells_its_utilisation_again(
+    nvml: Any, run_exporter: Callable[..., Any]
+) -> None:
+    nvml.tell(*H100)
+    command = run_exporter(environment=nvml.environment)
+    command.sees(f"nvidia_gpu_mig_enabled{{{IDS}}} 1.0")
+    whole = [one for one in H100 if ".mig" not in one and "_mig" not in one]
+    nvml.tell(*whole, "0.mig_mode 0", "0.utilization 55", "0.memory_utilization 1")
+    command.sees(f"nvidia_gpu_utilization_ratio{{{IDS}}} 0.55")
+
+
+def test_two_parts_of_one_mig_instance_have_each_their_slices(nvml: Any, run_exporter: Callable[..., Any]) -> None:
+    parts = [
+        f"0.mig.{n}.{key} {value}"
+        for n in (0, 1)
+        for key, value in (("uuid", f"MIG-{n}"), ("gi", 1), ("ci", n), ("slices", 2), ("compute_slices", 1))
+    ]
+    nvml.tell(*(one for one in H100 if ".mig." not in one), *parts, "0.mig.0.memory_total 21474836480")
+    command = run_exporter(environment=nvml.environment)
+    until(lambda: 'mig_profile="1c.2g.20gb"' in command.metrics())
+
+
 def test_a_mig_device_that_goes_takes_its_series_with_it(nvml: Any, run_exporter: Callable[..., Any]) -> None:
     nvml.tell(*H100)
     command = run_exporter(environment=nvml.environment)
