@@ -13,7 +13,7 @@ from measuring.rows import Kind, Stream, counts_of, normal_shares
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.order import in_order
 from pegel_agent.reference.profile import Feature
-from pegel_agent.reference.seasons import expected_shares
+from pegel_agent.reference.seasons import expected_shares, quarter_of
 from pegel_agent.statistics.slots import FloatArray, Reference
 from pegel_rules.fleet import (
     BUDGET_DAYS,
@@ -91,9 +91,8 @@ def pieces(
 def strongest(feature: Feature, counts: FloatArray) -> FloatArray:
     """The highest ratio of PSI to its limit over all windows (steps,), as the rules compute it."""
     reference = feature.reference
-    quarters = np.arange(len(counts)) * STEP_SECONDS // 900 % 96
-    by_quarter = expected_shares(reference) if reference.strata else np.tile(reference.whole.shares, (96, 1))
-    shares = by_quarter[quarters]
+    quarters = quarter_of(np.arange(len(counts)) * STEP_SECONDS)
+    shares = expected_shares(reference)[quarters] if reference.strata else reference.whole.shares
     hour, foreseen = (_rolled(rows, STEPS_AN_HOUR) for rows in (counts, counts.sum(axis=1)[:, None] * shares))
     hours, foreseen_hours = hour[::STEPS_AN_HOUR], foreseen[::STEPS_AN_HOUR]
     found = np.zeros(len(counts))

@@ -47,6 +47,7 @@ SCRAPES = recorded(INFERENCE_ROWS, "scrape_factor")
 FEATURES = recorded(FEATURE_DRIFT_LIMIT, "features_per_false_alarm")
 LEVEL = recorded(FEATURE_DRIFT_LIMIT, "y")
 QUANTILE = recorded(FEATURE_DRIFT_LIMIT, "z")
+_EVERY_BIN = f"max {BY_BIN} ({FEATURE_REFERENCE_ROWS.name})"
 
 STEP_SECONDS = 300
 BUDGET_DAYS = 30
@@ -132,9 +133,8 @@ and on () vector(time() % {hour}) < {settings.seconds(STEP_SECONDS)}""",
 
 def _reference() -> Iterator[Record]:
     """m and k."""
-    every_bin = f"max {BY_BIN} ({FEATURE_REFERENCE_ROWS.name})"
-    yield Record(name=REFERENCE_ROWS, expr=f"sum {BY_FEATURE} ({every_bin})")
-    yield Record(name=BINS, expr=f"count {BY_FEATURE} ({every_bin}) > 1")
+    yield Record(name=REFERENCE_ROWS, expr=f"sum {BY_FEATURE} ({_EVERY_BIN})")
+    yield Record(name=BINS, expr=f"count {BY_FEATURE} ({_EVERY_BIN}) > 1")
 
 
 def _budget() -> Iterator[Record]:
@@ -168,7 +168,6 @@ def _window(window: Window, settings: Settings) -> Iterator[Record]:
     """n, p and q of a window, p with half a row more in each bin, so that no logarithm meets a zero."""
     counts = f"sum_over_time({window.source}[{settings.duration(window.range_seconds)}])"
     expected = f"sum_over_time({window.expected}[{settings.duration(window.range_seconds)}])"
-    every_bin = f"max {BY_BIN} ({FEATURE_REFERENCE_ROWS.name})"
     yield Record(
         name=ROWS,
         expr=f"sum {BY_FEATURE} ({counts}) >= {ROWS_PER_BIN} * {BINS}",
@@ -187,7 +186,7 @@ def _window(window: Window, settings: Settings) -> Iterator[Record]:
   (sum {BY_FEATURE} ({expected}) > {COVERED} * sum {BY_FEATURE} ({counts}))
 or
 (
-  {every_bin} / ignoring (bin) group_left () {REFERENCE_ROWS}
+  {_EVERY_BIN} / ignoring (bin) group_left () {REFERENCE_ROWS}
   unless on ({FEATURE_LABELS}) {FEATURE_EXPECTED_ROWS.name}
 )""",
         labels={"window": window.name},

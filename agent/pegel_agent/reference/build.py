@@ -22,7 +22,7 @@ from pegel_agent.reference.columns import (
     positions_of,
 )
 from pegel_agent.reference.computed import Computed
-from pegel_agent.reference.joint import MIN_INPUTS, Directions, find_relations, sample_step
+from pegel_agent.reference.joint import MIN_INPUTS, Directions, find_relations, free_name, sample_step
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.order import RowOrder, in_order, order_of
 from pegel_agent.reference.performance import PerformanceCollector
@@ -206,7 +206,7 @@ def _texts(seen: Mapping[str, _Seen], roles: Roles) -> dict[str, dict[str, Bins]
         if column in roles.categorical or not (column in roles.texts or one.free):
             continue
         laid = [numeric_bins(values) for values in one.measured] if one.measures else [None]
-        measures = {_free(f"{what} of {column}", taken): of for what, of in zip(MEASURES, laid, strict=False)}
+        measures = {free_name(f"{what} of {column}", taken): of for what, of in zip(MEASURES, laid, strict=False)}
         taken |= measures.keys()
         bins: dict[str, Bins] = {name: of for name, of in measures.items() if of is not None}
         if len(bins) == len(MEASURES):
@@ -214,12 +214,6 @@ def _texts(seen: Mapping[str, _Seen], roles: Roles) -> dict[str, dict[str, Bins]
         elif column in roles.texts:
             raise UserError(f"column {column!r} has no text to count: none of its rows has a word in it")
     return found
-
-
-def _free(name: str, taken: AbstractSet[str]) -> str:
-    """The name, with a number if a column has it."""
-    alike = (name if number == 1 else f"{name} ({number})" for number in range(1, 2 + len(taken)))
-    return next(one for one in alike if one not in taken)
 
 
 def _relations(

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from pegel_agent.reference.columns import Column, as_numbers
 from pegel_agent.reference.joint import Directions, directions_of
 from pegel_agent.reference.profile import Profile
@@ -34,7 +32,7 @@ class Computed:
         if self._relations is not None and columns.keys() >= frozenset(self._relations.inputs):
             inputs = {name: columns[name] for name in self._relations.inputs}
             numbers = {name: as_numbers(of)[0] if of.dtype == object else of for name, of in inputs.items()}
-            found |= self._relations.scores({name: of.astype(np.float64) for name, of in numbers.items()})
+            found |= self._relations.scores(numbers)
         for column, names in self._texts.items():
             if column in columns:
                 found |= dict(zip(names, measures_of(columns[column]), strict=True))

@@ -191,6 +191,12 @@ def _rounded(values: FloatArray, scale: float, digits: int) -> FloatArray:
     return np.round(values, digits - 1 - math.floor(math.log10(scale)))
 
 
+def free_name(name: str, taken: AbstractSet[str]) -> str:
+    """The name, with a number if it is taken."""
+    alike = (name if number == 1 else f"{name} ({number})" for number in range(1, 2 + len(taken)))
+    return next(one for one in alike if one not in taken)
+
+
 def _names(weights: FloatArray, subjects: list[int], inputs: list[str], taken: AbstractSet[str]) -> tuple[str, ...]:
     """`relation of a to b and c` for each subject a by the largest weights (relations, inputs), numbered if need be."""
     found: list[str] = []
@@ -200,6 +206,5 @@ def _names(weights: FloatArray, subjects: list[int], inputs: list[str], taken: A
         strongest = np.argsort(-others)[:_OTHERS_NAMED]
         named = [inputs[at][:_NAME_LENGTH] for at in strongest if others[at] >= _NAMED_FROM * others.max()]
         name = f"relation of {inputs[subject][:_NAME_LENGTH]} to {' and '.join(named)}"
-        alike = (name if number == 1 else f"{name} ({number})" for number in range(1, 2 + len(found) + len(taken)))
-        found.append(next(one for one in alike if one not in taken and one not in found))
+        found.append(free_name(name, taken | set(found)))
     return tuple(found)

@@ -85,7 +85,7 @@ class _Feature:
         p = reference.shares
         q = shares_of(self.bets, reference)
         distance = np.sum((q - p) ** 2 / p, axis=1)
-        unlucky = unlucky_errors(self.bets, reference, self.quantile, self.effects)
+        unlucky = unlucky_errors(self.bets, q, reference, self.quantile, self.effects)
         paid = np.log1p(unlucky + self.harmless * np.sqrt(distance))
         self.gains: FloatArray = (np.log(q / p) - paid[:, None]) / self.effects[:, None]
         self.radius = np.sqrt(self.reference.largest_effect * self.chi2_quantile / reference.rows) + self.harmless

@@ -42,9 +42,11 @@ def unlucky_quantile(bets: tuple[Bet, ...], reference: ReferenceShares, chance: 
     return high
 
 
-def unlucky_errors(bets: tuple[Bet, ...], reference: ReferenceShares, z: float, effects: FloatArray) -> FloatArray:
-    """What bets win of each row by a reference that is unlucky by z standard errors; `effects` (bets,) are design
-    effects.
+def unlucky_errors(
+    bets: tuple[Bet, ...], q: FloatArray, reference: ReferenceShares, z: float, effects: FloatArray
+) -> FloatArray:
+    """What bets on shares `q` (bets, k) win of each row by a reference that is unlucky by z standard errors; `effects`
+    (bets,) are design effects.
 
     The error of a mean whose standard error is estimated from the same rows has the quantile z + γ(2z² + 1)/6, where γ
     is the mean's skewness (Hall, 1992); without it the outer bins would be unlucky several times as often. Bets on rows
@@ -52,7 +54,6 @@ def unlucky_errors(bets: tuple[Bet, ...], reference: ReferenceShares, z: float, 
     unlucky reference lets them win.
     """
     p, m = reference.shares, reference.rows / effects
-    q = shares_of(bets, reference)
     variance = np.sum((q - p) ** 2 / p, axis=1)
     third = np.sum((q - p) ** 3 / p**2, axis=1)
     third[[direction in APPEARING for direction, _ in bets]] = 0.0

@@ -90,20 +90,9 @@ class Accounts:
             self._accounts[labels] = self._accounts.get(labels, Account()).plus(had)
             self._seen[labels] = now
 
-    def of(self, uuid: str) -> dict[LabelValues, Account]:
-        """The accounts of a GPU, by their labels."""
-        return {labels: account for labels, account in self._accounts.items() if labels[3] == uuid}
-
     def all(self) -> dict[LabelValues, Account]:
         """All accounts, by their labels."""
         return dict(self._accounts)
-
-    def total(self) -> Account:
-        """Everything together."""
-        found = Account()
-        for account in self._accounts.values():
-            found = found.plus(account)
-        return found
 
     def families(self) -> tuple[Family, ...]:
         """What was had, as counters."""
@@ -122,7 +111,7 @@ def _parts(gauge: Gauge, held: list[Share], rest: str) -> Iterator[tuple[LabelVa
     # A kubelet that tells of more than there is must not make a GPU cost more than it does.
     more = max(1.0, sum(parts))
     for share, part in zip(held, parts, strict=True):
-        yield labels_of(share), part / more, _idle(gauge, share.mig_uuid)
+        yield share.labels, part / more, _idle(gauge, share.mig_uuid)
     yield ("", "", "", gauge.reading.uuid, "", "", rest), max(0.0, 1 - sum(parts) / more), _idle(gauge, "")
 
 
@@ -130,9 +119,8 @@ def _idle(gauge: Gauge, mig_uuid: str) -> bool:
     """Whether a GPU or a MIG device is known to do nothing."""
     if not mig_uuid:
         return state_of(gauge, held=False) in ("idle", "idle_held")
-    of_mig = zip(gauge.reading.instances, gauge.instances, strict=True)
-    used = next((told.value(catalogue.GPU_MIG_UTILIZATION) for one, told in of_mig if one.uuid == mig_uuid), None)
-    return gauge.up and gauge.fresh and used is not None and used < IDLE_BELOW_RATIO
+    used = gauge.mig_value(mig_uuid, catalogue.GPU_MIG_UTILIZATION)
+    return gauge.up and used is not None and used < IDLE_BELOW_RATIO
 
 
 def _of_gpu(gauge: Gauge, mig_uuid: str) -> float:
@@ -141,13 +129,6 @@ def _of_gpu(gauge: Gauge, mig_uuid: str) -> float:
         return 1.0
     slices = next((one.slices for one in gauge.reading.instances if one.uuid == mig_uuid), 0)
     return slices / max(gauge.reading.raw.get("max_migs", 7.0), sum(one.slices for one in gauge.reading.instances), 1.0)
-
-
-def labels_of(share: Share) -> LabelValues:
-    """A share's labels, as all metrics of pods have them."""
-    return (
-        share.namespace, share.pod, share.container, share.uuid, share.mig_uuid, share.mig_profile, share.attribution,
-    )  # fmt: skip
 
 
 def state_of(gauge: Gauge, *, held: bool) -> State:
@@ -180,7 +161,7 @@ def families(gauges: Iterable[Gauge], shares: Iterable[Share], prices: Prices) -
         if gauge.reading.uuid:
             hours[*ids, prices.currency] = prices.hour(gauge.reading.name)
     memory: dict[LabelValues, float | Histogram] = {
-        labels_of(share): share.memory_bytes for share in shares if share.memory_bytes is not None
+        share.labels: share.memory_bytes for share in shares if share.memory_bytes is not None
     }
     return (
         Family(catalogue.GPU_STATE, states),

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pegel_exporters.exposition import LabelValues
 from pegel_exporters.gpu.podresources import Holding
 from pegel_exporters.gpu.readings import Reading
 
-Attribution = Literal["exclusive", "mig", "equal_share"]
+Attribution = Literal["exclusive", "mig", "process", "equal_share"]
 
 VENDOR = "nvidia.com/"
 _GPU_RESOURCE = re.compile(r"nvidia\.com/(gpu|gpu\.shared|mig-.+)")
@@ -50,7 +51,11 @@ class DeviceId:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Allocation:
-    """One container and one device that it holds. `uuid` is the GPU's, empty for a MIG device whose GPU isn't known."""
+    """One container and one device that it holds. `uuid` is the GPU's, empty for a MIG device whose GPU isn't known.
+
+    `attribution` says how: alone (exclusive, mig), or with others, of whom nothing but their number is known
+    (equal_share) or also what their processes use (process).
+    """
 
     namespace: str
     pod: str
@@ -59,6 +64,16 @@ class Allocation:
     mig_uuid: str
     mig_profile: str = ""
     attribution: Attribution
+
+    @property
+    def labels(self) -> LabelValues:
+        """As all metrics of pods have them."""
+        return *self.holder, self.mig_profile, self.attribution
+
+    @property
+    def holder(self) -> LabelValues:
+        """Which container and which device."""
+        return self.namespace, self.pod, self.container, self.uuid, self.mig_uuid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

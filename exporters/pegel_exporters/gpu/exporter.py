@@ -154,11 +154,8 @@ class Exporter:
     def _told(self) -> tuple[Family, ...]:
         fleet = self._fleet()
         self._shown = frozenset(gauge.reading.uuid for gauge in fleet.gauges)
-        told = families(fleet, self._sets, hostname=self._hostname)
-        if "native" in self._sets:
-            mine = (*accounts.families(fleet.gauges, self._shares, self._accounts.prices), *self._accounts.families())
-            told = (*told, *(family for family in mine if family.samples))
-        return self._build, *told
+        mine = (*accounts.families(fleet.gauges, self._shares, self._accounts.prices), *self._accounts.families())
+        return self._build, *families(fleet, self._sets, hostname=self._hostname, accounts=mine)
 
     def _fleet(self) -> Fleet:
         now = time.monotonic()

@@ -39,6 +39,11 @@ class Gauge:
         """A measured value, while it is fresh; None where there is none. `labels` are those after the GPU's own."""
         return self.measured.value(metric, *labels) if self.fresh else None
 
+    def mig_value(self, mig_uuid: str, metric: Metric) -> float | None:
+        """A measured value of one of its MIG devices, likewise."""
+        of_mig = zip(self.reading.instances, self.instances, strict=True) if self.fresh else ()
+        return next((told.value(metric) for one, told in of_mig if one.uuid == mig_uuid), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pods:
@@ -139,10 +144,7 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
 
 def _pods(pods: Pods) -> tuple[Family, ...]:
     told = pods.allocations
-    held: dict[LabelValues, float | Histogram] = {
-        (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid, one.mig_profile, one.attribution): 1.0
-        for one in (told.held if told else ())
-    }
+    held: dict[LabelValues, float | Histogram] = {one.labels: 1.0 for one in (told.held if told else ())}
     return (
         Family(catalogue.GPU_POD_ALLOCATED, held),
         Family(catalogue.GPU_POD_RESOURCES_UP, {(): float(pods.up)}),

@@ -198,8 +198,7 @@ _WAYS = {"exclusive": "alone", "mig": "a MIG device", "equal_share": "shared"}
 
 def _holder(one: Allocation, shares: Iterable[Share] = ()) -> str:
     name = escape(f"{one.namespace}/{one.pod}")
-    who = (one.namespace, one.pod, one.container, one.uuid, one.mig_uuid)
-    part = next((s for s in shares if (s.namespace, s.pod, s.container, s.uuid, s.mig_uuid) == who), None)
+    part = next((share for share in shares if share.holder == one.holder), None)
     way = _WAYS[one.attribution] + (f" {one.mig_profile}" if one.mig_profile else "")
     if part is not None and part.attribution == "process":
         way = f"{part.fraction * 100:.0f} % of its use"
@@ -265,9 +264,9 @@ def _row(gauge: Gauge, now: State, pods: Pods | None, shares: tuple[Share, ...])
 def _migs(gauge: Gauge, pods: Pods | None, shares: tuple[Share, ...]) -> str:
     """The MIG devices of a GPU, a row each."""
     rows = ""
-    for one, told in zip(gauge.reading.instances, gauge.instances, strict=True):
+    for one in gauge.reading.instances:
         use, used, total = (
-            told.value(metric) if gauge.fresh else None
+            gauge.mig_value(one.uuid, metric)
             for metric in (catalogue.GPU_MIG_UTILIZATION, catalogue.GPU_MIG_MEMORY_USED, catalogue.GPU_MIG_MEMORY_TOTAL)
         )
         memory = "unknown" if used is None or total is None else f"{used / 2**30:.1f} of {total / 2**30:.1f} GiB"

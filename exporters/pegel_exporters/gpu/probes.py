@@ -264,7 +264,7 @@ class Device:
             minor_number="" if self._minor is None else str(self._minor),
             pci_bus_id=self._bus or "",
             raw=raw,
-            instances=tuple(self._instances()) if raw.get("mig_mode") else (),
+            instances=tuple(self._instances(int(raw.get("max_migs", 0)))) if raw.get("mig_mode") else (),
             processes=tuple(self._processes(listed)),
         )
 
@@ -327,8 +327,7 @@ class Device:
                 yield f"nvlink_{direction}", sums[counted]
         yield from ((f"field_{number}", value) for number, value in sums.items() if number not in {138, 139, 202, 204})
 
-    def _instances(self) -> Iterator[Instance]:
-        most = self._asker.named("most migs", ("nvmlDeviceGetMaxMigDeviceCount",)) or 0
+    def _instances(self, most: int) -> Iterator[Instance]:
         for index in range(most):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(self.handle, index)

@@ -12,11 +12,16 @@ METRIC_SETS: tuple[MetricSet, ...] = ("native", "legacy", "dcgm")
 DEFAULT_SETS: tuple[MetricSet, ...] = ("native", "legacy")
 
 
-def families(fleet: Fleet, sets: Iterable[MetricSet] = DEFAULT_SETS, *, hostname: str = "") -> tuple[Family, ...]:
-    """The families of the sets asked for; a metric without series is left out. `hostname` is for dcgm's labels."""
+def families(
+    fleet: Fleet, sets: Iterable[MetricSet] = DEFAULT_SETS, *, hostname: str = "", accounts: Iterable[Family] = ()
+) -> tuple[Family, ...]:
+    """The families of the sets asked for; a metric without series is left out.
+
+    `hostname` is for dcgm's labels, `accounts` are native families that come from many readings.
+    """
     wanted = set(sets)
     pages = (
-        native(fleet) if "native" in wanted else (),
+        (*native(fleet), *accounts) if "native" in wanted else (),
         legacy(fleet) if "legacy" in wanted else (),
         dcgm.families(fleet, hostname) if "dcgm" in wanted else (),
     )

@@ -2,32 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
 
 from pegel_exporters import catalogue
-from pegel_exporters.gpu.attribution import Allocation, Allocations
+from pegel_exporters.gpu.attribution import Allocation, Allocations, Attribution
 from pegel_exporters.gpu.metrics import Gauge
 from pegel_exporters.gpu.readings import Process
 
-Attribution = Literal["exclusive", "mig", "process", "equal_share"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Share(Allocation):
     """A container's part of a device, 0 to 1; all of a device that is held add up to 1.
 
-    `attribution` says what the part rests on: the device is held alone (exclusive, mig), its processes' measured use
-    (process), or nothing but the number of holders (equal_share). `memory_bytes` is None where it isn't known.
+    `attribution` says what the part rests on. `memory_bytes` is None where it isn't known.
     """
 
-    namespace: str
-    pod: str
-    container: str
-    uuid: str
-    mig_uuid: str
-    mig_profile: str
-    attribution: Attribution
     fraction: float
     memory_bytes: float | None
 
@@ -80,27 +69,16 @@ def _divided(
 
 
 def _share(one: Allocation, attribution: Attribution, fraction: float, memory: float | None) -> Share:
-    return Share(
-        namespace=one.namespace,
-        pod=one.pod,
-        container=one.container,
-        uuid=one.uuid,
-        mig_uuid=one.mig_uuid,
-        mig_profile=one.mig_profile,
-        attribution=attribution,
-        fraction=fraction,
-        memory_bytes=memory,
-    )
+    return Share(**asdict(one) | {"attribution": attribution}, fraction=fraction, memory_bytes=memory)
 
 
 def _memory(gauge: Gauge | None, mig_uuid: str) -> float | None:
     """What is used of a device that one container has alone."""
-    if gauge is None or not gauge.fresh:
+    if gauge is None:
         return None
     if not mig_uuid:
         return gauge.value(catalogue.GPU_MEMORY_USED)
-    of_mig = zip(gauge.reading.instances, gauge.instances, strict=True)
-    return next((told.value(catalogue.GPU_MIG_MEMORY_USED) for one, told in of_mig if one.uuid == mig_uuid), None)
+    return gauge.mig_value(mig_uuid, catalogue.GPU_MIG_MEMORY_USED)
 
 
 def _processes(gauge: Gauge | None, mig_uuid: str) -> tuple[Process, ...]:

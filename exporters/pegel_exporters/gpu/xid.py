@@ -85,8 +85,6 @@ _KNOWN: Mapping[int, Meaning] = {
     157: Meaning("memory", "A memory resource could not be retired", _DRAIN),
 }
 """Codes that are worth knowing. An application's errors are its own matter until several applications have them."""
-HARDWARE = frozenset(str(code) for code, known in _KNOWN.items() if known.kind in ("hardware", "memory", "link"))
-"""Names of those that are not an application's."""
 
 BY_NAME: Mapping[str, Meaning] = {
     **{str(code): meaning for code, meaning in _KNOWN.items()},

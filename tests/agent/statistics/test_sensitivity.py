@@ -45,8 +45,9 @@ def test_no_bet_wins_more_from_an_unlucky_reference_than_it_pays_but_for_the_cha
     for _ in range(references):
         reference = reference_shares(random_numbers.multinomial(rows, truth), slots)
         bets = tuple(bet for bet in bets_of(Reference(reference)) if bet[0] not in APPEARING)
-        won = (shares_of(bets, reference) / reference.shares - 1) @ truth
+        q = shares_of(bets, reference)
+        won = (q / reference.shares - 1) @ truth
         z = unlucky_quantile(bets, reference, chance)
-        unlucky += bool(np.any(won > unlucky_errors(bets, reference, z, np.ones(len(bets)))))
+        unlucky += bool(np.any(won > unlucky_errors(bets, q, reference, z, np.ones(len(bets)))))
     assert unlucky <= chance * references + 3 * np.sqrt(chance * references)
     assert unlucky >= 0.2 * chance * references  # nor does it pay far too much
