@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-_HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent
 _START_SECONDS = 120
+SKLEARN = "mlserver_sklearn.SKLearnModel"
 
 
 def mlserver_environment() -> Path:
     """MLServer's environment. Where it is missing CI builds it, and anyone else's test is skipped."""
-    install = _HERE / "install-mlserver"
+    install = FOLDER / "install-mlserver"
     settings = os.environ | {"PYTHON": sys.executable}
     where = subprocess.run([install, "--where"], env=settings, stdout=subprocess.PIPE, text=True, check=False)
     if where.returncode != 0:
@@ -34,13 +35,16 @@ def mlserver_environment() -> Path:
 def train_wine(folder: Path) -> Path:
     """A classifier of 13 numbers into 3 classes, trained by the scikit-learn that will load it."""
     model = folder / "model.joblib"
-    subprocess.run([mlserver_environment() / "bin" / "python", _HERE / "train_wine.py", model], check=True)
+    subprocess.run([mlserver_environment() / "bin" / "python", FOLDER / "train_wine.py", model], check=True)
     return model
 
 
 @contextlib.contextmanager
-def mlserver(model_path: Path, name: str) -> Iterator[int]:
-    """MLServer with one scikit-learn model from a joblib file, ready; yields the HTTP port on 127.0.0.1."""
+def mlserver(model_path: Path, name: str, *, implementation: str = SKLEARN) -> Iterator[int]:
+    """MLServer with one model, ready; yields the HTTP port on 127.0.0.1.
+
+    It is scikit-learn's from a joblib file, or of an `implementation` in the modules of this folder.
+    """
     program = mlserver_environment() / "bin" / "mlserver"
     http_port, grpc_port = _free_ports(2)
     with tempfile.TemporaryDirectory() as folder:
@@ -54,14 +58,20 @@ def mlserver(model_path: Path, name: str) -> Iterator[int]:
         }
         model = {
             "name": name,
-            "implementation": "mlserver_sklearn.SKLearnModel",
+            "implementation": implementation,
             "parameters": {"uri": str(model_path.resolve()), "version": "v1"},
         }
         Path(folder, "settings.json").write_text(json.dumps(settings))
         Path(folder, "model-settings.json").write_text(json.dumps(model))
         log = Path(folder, "log")
         with log.open("wb") as output:
-            process = subprocess.Popen([program, "start", folder], cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                [program, "start", folder],
+                cwd=folder,
+                env=os.environ | {"PYTHONPATH": str(FOLDER)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
             try:
                 _wait_until_ready(process, f"http://127.0.0.1:{http_port}/v2/models/{name}/ready", log)
                 yield http_port

@@ -121,7 +121,7 @@ def backtest(
     texts = frozenset(feature.name for feature in held.features if feature.kind == "categorical")
     asked = features if time is None else tuple(dict.fromkeys((*features, time)))
     rows = 0
-    for batch in tables.read(path, asked, text=texts, progress=progress):
+    for batch in tables.read(path, asked, text=texts, tokens=held.tokens, progress=progress):
         times = None if time is None else times_of(path, time, batch[time], after=rows)
         size = len(batch[features[0]])
         try:

@@ -157,7 +157,7 @@ def count_file(
     asked = columns if time is None else tuple(dict.fromkeys((*columns, time)))
     of_day: IntArray = np.zeros(QUARTERS, dtype=np.int64)
     rows = 0
-    for batch in tables.read(path, asked, text=texts, progress=progress):
+    for batch in tables.read(path, asked, text=texts, tokens=profile.tokens, progress=progress):
         if time is not None:
             of_day += np.bincount(quarter_of(times_of(path, time, batch[time], after=rows)), minlength=QUARTERS)
         for feature in profile.features:

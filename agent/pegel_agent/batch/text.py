@@ -140,7 +140,7 @@ def profile_text(profile: Profile) -> str:
     rows = [
         (
             short(f.name),
-            f.kind,
+            f.kind if f.padding is None else "tokens",
             f.role,
             str(len(f.counts)),
             _effect(f, profile),

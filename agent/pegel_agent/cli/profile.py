@@ -1,5 +1,6 @@
 """`pegel profile`: build a reference profile, or show one."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ def command() -> None:
 @click.option("--categorical", multiple=True, metavar="COLUMN", help="Numbers that are names. May be repeated.")
 @click.option("--text", multiple=True, metavar="COLUMN", help="Free text: count it, name nothing. May be repeated.")
 @click.option(
+    "--tokens", multiple=True, metavar="COLUMN[=PADDING]",
+    help="Lists of tokens: count those that are not the padding, by default 0. May be repeated.",
+)  # fmt: skip
+@click.option(
     "--hash-categories", type=click.Path(path_type=Path), metavar="KEYFILE",
     help="Name categories by a hash with the secret key in this file, which the sidecar then needs too.",
 )  # fmt: skip
@@ -47,6 +52,7 @@ def build(
     ignore: tuple[str, ...],
     categorical: tuple[str, ...],
     text: tuple[str, ...],
+    tokens: tuple[str, ...],
     hash_categories: Path | None,
     time: str | None,
     window: str | None,
@@ -62,6 +68,9 @@ def build(
     Sentences, of which hardly two are alike, have no categories: of them the length, the words and the share of what is
     no letter are profiled, as `length of comment`, and whether they are there. A column is taken for such text where it
     has four words or more on average and most rows share it with no nine others; --text and --categorical decide.
+
+    Of lists of --tokens it is profiled how many a row has: of an attention mask the ones, or of token ids all but the
+    padding, which some models write as another number: --tokens input_ids=50256.
 
     Where inputs that are numbers explain each other, as a flat's area and its rooms do, up to ten such relations are
     profiled too: they change when the inputs no longer go together, though each by itself looks as ever.
@@ -102,7 +111,9 @@ def build(
     if not output.resolve().parent.is_dir():
         raise UserError(f"cannot write {output}: there is no folder {output.parent}")
     answers = frozenset(prediction) | ({score} if score is not None else frozenset())
-    roles = Roles(frozenset(label), answers, frozenset(ignore), frozenset(categorical), time, frozenset(text))
+    roles = Roles(
+        frozenset(label), answers, frozenset(ignore), frozenset(categorical), time, frozenset(text), _paddings(tokens)
+    )
     compared = len(label) == len(prediction) == 1
     if score is not None and not compared:
         raise UserError("--score goes with one --label and one --prediction, to learn what a score is worth")
@@ -136,6 +147,19 @@ def build(
         click.echo(order_note(profile))
     if warning := reference_warning(profile):
         click.echo(f"warning: {output.name}: {warning}", err=True)
+
+
+def _paddings(tokens: tuple[str, ...]) -> dict[str, int]:
+    """The padding by column of what --tokens says: a column, and perhaps a whole number."""
+    from pegel_agent.reference.tokens import is_padding
+
+    found: dict[str, int] = {}
+    for one in tokens:
+        column, _, padding = one.rpartition("=")
+        if column and not (re.fullmatch(r"-?\d{1,19}", padding) and is_padding(int(padding))):
+            raise UserError(f"--tokens {one}: {padding!r} is no whole number of 64 bits")
+        found[column or one] = int(padding) if column else 0
+    return found
 
 
 @command.command()

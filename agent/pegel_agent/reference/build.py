@@ -48,6 +48,8 @@ class Roles:
     categorical: frozenset[str] = frozenset()
     time: str | None = None
     texts: frozenset[str] = frozenset()
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """The padding of columns whose rows are lists of tokens."""
 
     @property
     def left_out(self) -> frozenset[str]:
@@ -57,13 +59,16 @@ class Roles:
     def columns(self, path: Path) -> tuple[str, ...]:
         """The file's columns that get a feature, in its order. Raises UserError where a role doesn't fit the file."""
         names = tables.column_names(path)
-        for name in sorted(self.left_out | self.predictions | self.categorical | self.texts):
+        listed = self.tokens.keys()
+        for name in sorted(self.left_out | self.predictions | self.categorical | self.texts | listed):
             if name not in names:
                 raise UserError(f"{path} has no column {name!r}; it has {', '.join(names)}")
-        for name in sorted(self.left_out & (self.predictions | self.categorical | self.texts)):
-            raise UserError(f"column {name!r} can't be left out and be a prediction, categorical or text")
+        for name in sorted(self.left_out & (self.predictions | self.categorical | self.texts | listed)):
+            raise UserError(f"column {name!r} can't be left out and be a prediction, categorical, text or tokens")
         for name in sorted(self.texts & self.categorical):
             raise UserError(f"column {name!r} can't be categorical and text")
+        for name in sorted(listed & (self.categorical | self.texts)):
+            raise UserError(f"column {name!r} can't be tokens and be categorical or text")
         kept = tuple(name for name in names if name not in self.left_out)
         if not kept:
             raise UserError(f"{path} has no column left to profile")
@@ -173,9 +178,12 @@ def build_profile(
     _second_pass(path, counted, roles=roles, order=order, key=key, progress=lambda share: tell(0.5 + share / 2))
     answers = roles.predictions | {name for column in texts.keys() & roles.predictions for name in texts[column]}
     features = [
-        feature_of(name, "prediction" if name in answers else "input", of, counted.rows[name])
+        feature_of(
+            name, "prediction" if name in answers else "input", of, counted.rows[name],
+            padding=roles.tokens.get(name) if name in bins else None,
+        )
         for name, of in laid.items()
-    ]
+    ]  # fmt: skip
     if order is not None:
         middles = counted.times / counted.window_rows
         features = [in_order(one, counted.windows[one.name].astype(np.int64), numbers, middles) for one in features]
@@ -249,7 +257,8 @@ def _first_pass(
     seen = {name: _Seen() for name in columns}
     rows, stride = 0, 1
     asked = dict.fromkeys((*_asked(columns, roles, order), *(performance.columns if performance is not None else ())))
-    for batch in tables.read(path, tuple(asked), text=roles.categorical | roles.texts, progress=progress):
+    texts = roles.categorical | roles.texts
+    for batch in tables.read(path, tuple(asked), text=texts, tokens=roles.tokens, progress=progress):
         if performance is not None:
             performance.add(batch)
         for name, column in seen.items():
@@ -310,7 +319,8 @@ def _second_pass(
     names = counted.columns
     texts = frozenset(name for name in names if isinstance(counted.bins[name], CategoryBins))
     first = 0
-    for batch in tables.read(path, _asked(names, roles, order), text=texts, progress=progress):
+    asked = _asked(names, roles, order)
+    for batch in tables.read(path, asked, text=texts, tokens=roles.tokens, progress=progress):
         rows = len(batch[names[0]])
         windows = None
         if order is not None:

@@ -105,12 +105,12 @@ def positions_of(bins: Bins, values: Column) -> tuple[IntArray, int]:
     return bins.positions(values), 0
 
 
-def feature_of(name: str, role: Role, bins: Bins, counts: IntArray) -> Feature:
+def feature_of(name: str, role: Role, bins: Bins, counts: IntArray, *, padding: int | None = None) -> Feature:
     """A profile's feature from its bins and the reference's counts (k,). Raises ValueError where they don't fit."""
     rows = tuple(map(int, counts))
     if isinstance(bins, CategoryBins):
         return Feature(name=name, kind="categorical", role=role, counts=rows, categories=bins.categories)
-    return Feature(name=name, kind="numeric", role=role, counts=rows, edges=bins.edges)
+    return Feature(name=name, kind="numeric", role=role, counts=rows, edges=bins.edges, padding=padding)
 
 
 def hidden(values: Column, key: CategoryKey | None) -> Column:

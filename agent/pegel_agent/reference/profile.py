@@ -20,6 +20,7 @@ from pegel_exporters.errors import UserError
 from pegel_agent.reference.bins import CategoryBins, NumericBins
 from pegel_agent.reference.performance import Performance
 from pegel_agent.reference.seasons import HOURS, quarters
+from pegel_agent.reference.tokens import is_padding
 from pegel_agent.statistics.slots import IntArray, Reference, ReferenceShares, reference_shares
 
 FORMAT: Final = "pegel-profile/1"
@@ -51,7 +52,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     `edges` are a numeric feature's, `categories` a categorical one's. Rare categories have no name here: a name that
     few rows share may tell of a person. `design_effects` and `heterogeneity` are as in `Reference`. `hours` has the
     rows in each bin by the hour of the day (UTC), where these differ: 24 × k unsigned numbers of 32 bits, the lowest
-    bytes of all first, then the next ones, compressed by zlib.
+    bytes of all first, then the next ones, compressed by zlib. Where a row has a list of tokens, `padding` is what
+    lists are filled up with, and the feature's value is how many of the list are something else.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     design_effects: dict[str, float] = {}
     heterogeneity: float = 0.0
     hours: bytes = b""
+    padding: int | None = None
 
     @property
     def bins(self) -> NumericBins | CategoryBins:
@@ -92,6 +95,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             raise ValueError(f"feature {self.name!r}: {len(self.counts)} counts for {len(self.bins.slots)} bins")
         if min(self.counts) < 0 or sum(self.counts) == 0:
             raise ValueError(f"feature {self.name!r}: counts must not be negative, nor all zero")
+        if self.padding is not None and not (self.kind == "numeric" and is_padding(self.padding)):
+            raise ValueError(f"feature {self.name!r}: a count of tokens must be numeric, its padding of 64 bits")
         if not all(1 <= effect < math.inf for effect in self.design_effects.values()):
             raise ValueError(f"feature {self.name!r}: design effects must be 1 or more")
         if not 0 <= self.heterogeneity < math.inf:
@@ -198,6 +203,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         of_texts = (feature for text in self.texts for feature in text.features)
         relations = self.joint.relations if self.joint else ()
         return (*self.features, *of_texts, *(relation.feature for relation in relations))
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The padding of each column that has a list of tokens in each row."""
+        return {feature.name: feature.padding for feature in self.features if feature.padding is not None}
 
     @cached_property
     def hash(self) -> str:

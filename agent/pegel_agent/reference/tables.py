@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -49,9 +50,11 @@ def read(
     columns: Sequence[str],
     *,
     text: AbstractSet[str] = frozenset(),
+    tokens: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Mapping[str, Column]]:
-    """Batches of the columns, by name; those in `text` are read as text whatever they look like.
+    """Batches of the columns, by name; those in `text` are read as text whatever they look like, and of those in
+    `tokens`, whose rows are lists, how many are not its padding.
 
     Numbers become float64 with NaN for missing; text, truth values and dates become str with None for missing. A CSV
     column has numbers in a batch if all of its fields do, so a column may change from one batch to the next. The
@@ -63,7 +66,9 @@ def read(
         batches = _csv_batches(path, columns, delimiter) if delimiter else _parquet_batches(path, columns)
         for batch, share in batches:
             yield {
-                name: _column(path, name, batch.column(name), as_text=name in text, delimiter=delimiter)
+                name: _token_counts(path, name, batch.column(name), tokens[name])
+                if tokens and name in tokens
+                else _column(path, name, batch.column(name), as_text=name in text, delimiter=delimiter)
                 for name in columns
             }
             if progress:
@@ -144,7 +149,8 @@ def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str)
         array = array.dictionary_decode()
     kind = array.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        raise UserError(f"{path}: column {name!r} holds {kind}; make it numbers or text, or leave it out")
+        tokens = f", count its tokens with --tokens {shlex.quote(name)}" if _holds_tokens(kind) else ""
+        raise UserError(f"{path}: column {name!r} holds {kind}; make it numbers or text{tokens}, or leave it out")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         numbers = _numbers(array)
         return as_texts(numbers) if as_text else numbers
@@ -152,6 +158,24 @@ def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str)
         texts: Column = array.cast(pa.string()).to_numpy(zero_copy_only=False)
         return texts
     return _texts(array) if as_text else _numbers_or_texts(array, decimal_comma=delimiter == ";")
+
+
+def _token_counts(path: Path, name: str, array: Any, padding: int) -> Column:
+    """How many of each row's list are not the padding, NaN where there is no list."""
+    if not _holds_tokens(array.type):
+        raise UserError(f"{path}: column {name!r} holds {array.type}; tokens are counted in lists of whole numbers")
+    rows = pc.list_parent_indices(array).to_numpy()
+    counted = pc.fill_null(pc.not_equal(array.flatten().cast(pa.int64()), padding), False).to_numpy(False)
+    found: Column = np.bincount(rows[counted], minlength=len(array)).astype(np.float64)
+    found[array.is_null().to_numpy(False)] = np.nan
+    return found
+
+
+def _holds_tokens(kind: Any) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
+        return False
+    inner = kind.value_type
+    return bool(pa.types.is_integer(inner) or pa.types.is_boolean(inner) or pa.types.is_null(inner))
 
 
 def _numbers(array: Any) -> Column:

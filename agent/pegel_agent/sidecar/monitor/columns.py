@@ -1,7 +1,8 @@
 """Which column of an exchange is which feature, and the rows that wait to be counted, feature by feature."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pegel_agent.reference.columns import as_numbers, as_texts
-from pegel_agent.reference.profile import Role
+from pegel_agent.reference.profile import Profile, Role
+from pegel_agent.reference.tokens import count_tokens
 from pegel_agent.sidecar.protocols.records import Block, Inference, Undecodable
 
 MAX_FEATURES = 500
@@ -19,13 +21,17 @@ Column = NDArray[Any]
 Shape = tuple[tuple[tuple[str, ...], str, int], ...]
 """What two exchanges must share to be counted together: names, kind and number of columns, block by block."""
 
+_ONE_OF_MANY = re.compile(r"(.*)\[(\d{1,5})\]", re.DOTALL)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a feature's column stands: in which block, at which position."""
+    """Where a feature's values stand: in which block, and in which of its columns, None for all. With a padding the
+    value is how many of them are tokens."""
 
     block: int
-    column: int
+    column: int | None
+    padding: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +47,20 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The features of a model by their names, in the reference's order."""
+    """The features of a model by their names, in the reference's order; `tokens` has the padding of those that count
+    a list."""
 
     inputs: tuple[str, ...]
     predictions: tuple[str, ...]
+    tokens: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def by(cls, profile: Profile) -> "Layout":
+        """The columns that a profile compares."""
+        names: dict[Role, list[str]] = {"input": [], "prediction": []}
+        for feature in profile.features:
+            names[feature.role].append(feature.name)
+        return cls(tuple(names["input"]), tuple(names["prediction"]), profile.tokens)
 
     def places(self, inputs: Shape, outputs: Shape) -> Places:
         """Where each feature stands in exchanges of these shapes.
@@ -52,22 +68,22 @@ class Layout:
         Columns without names are the features in their order, and where one feature and one column are all there is,
         they belong together. Raises Undecodable when the inputs are others.
         """
-        found = _places(self.inputs, inputs) if self.inputs else {}
+        found = _places(self.inputs, inputs, self.tokens) if self.inputs else {}
         if found is None:
             raise Undecodable("the columns are not the profile's")
         # Answers may hold more than predictions (or less): what does not fit is not looked at.
-        return Places(found, _places(self.predictions, outputs) or {})
+        return Places(found, _places(self.predictions, outputs, self.tokens) or {})
 
 
 def layout_of(inference: Inference) -> Layout:
     """The features that an exchange shows, for a reference that is learned from traffic. Raises Undecodable."""
+    if sum(block.values.shape[1] for block in (*inference.inputs, *inference.outputs)) > MAX_FEATURES:
+        raise Undecodable(f"more than {MAX_FEATURES} columns")
     inputs = _names(inference.inputs, "f")
     predictions = _names(inference.outputs, "prediction")
     taken = set(inputs)
     predictions = tuple(f"prediction {name}" if name in taken else name for name in predictions)
     names = (*inputs, *predictions)
-    if len(names) > MAX_FEATURES:
-        raise Undecodable(f"more than {MAX_FEATURES} columns")
     if len(set(names)) < len(names):
         raise Undecodable("repeated name")
     if max(map(len, names), default=0) > MAX_NAME_CHARACTERS:
@@ -128,34 +144,58 @@ def _side(places: dict[str, Place | None], sides: list[tuple[Block, ...]], rows:
     used = {place.block for place in places.values() if place is not None}
     blocks = {position: np.concatenate([side[position].values for side in sides]) for position in used}
     return {
-        name: np.full(rows, np.nan) if place is None else blocks[place.block][:, place.column]
+        name: np.full(rows, np.nan) if place is None else _values(blocks[place.block], place)
         for name, place in places.items()
     }
 
 
-def _places(features: tuple[str, ...], shape: Shape) -> dict[str, Place | None] | None:
-    named = {
-        name: Place(block, column) for block, (names, _, _) in enumerate(shape) for column, name in enumerate(names)
-    }
-    unnamed = [
-        Place(block, column) for block, (names, _, width) in enumerate(shape) if not names for column in range(width)
-    ]
-    if unnamed or len(features) == len(named) == 1:
-        places = unnamed or list(named.values())
+def _values(block: Column, place: Place) -> Column:
+    if place.padding is None:
+        return block[:, place.column]
+    return count_tokens(block if place.column is None else block[:, [place.column]], place.padding)
+
+
+def _places(features: tuple[str, ...], shape: Shape, tokens: Mapping[str, int]) -> dict[str, Place | None] | None:
+    """Where each feature stands on a side of this shape, None where it doesn't; None where no feature does."""
+    blocks = [(names, block, width) for block, (names, _, width) in enumerate(shape)]
+    unnamed = [(block, width) for names, block, width in blocks if not names]
+    if len(features) == 1 == len(blocks) and features[0] in tokens and len(shape[0][0]) <= 1:
+        return {features[0]: Place(0, None, tokens[features[0]])}
+    if unnamed or len(features) == sum(width for _, _, width in blocks) == 1:
+        places = [Place(block, column) for block, width in unnamed or [(0, 1)] for column in range(width)]
         return dict(zip(features, places, strict=True)) if len(places) == len(features) else None
-    if named.keys().isdisjoint(features):
-        return None
-    return {name: named.get(name) for name in features}
+    named = {
+        name: Place(block, column) for names, block, width in blocks if len(names) == width
+        for column, name in enumerate(names)
+    }  # fmt: skip
+    wide = {names[0]: (block, width) for names, block, width in blocks if len(names) < width}
+    found = {name: _place(name, named, wide, tokens.get(name)) for name in features}
+    return found if any(found.values()) else None
+
+
+def _place(
+    name: str, named: Mapping[str, Place], wide: Mapping[str, tuple[int, int]], padding: int | None
+) -> Place | None:
+    if name in named:
+        return replace(named[name], padding=padding)
+    if padding is not None:
+        return Place(wide[name][0], None, padding) if name in wide else None
+    one = _ONE_OF_MANY.fullmatch(name)
+    block, width = wide.get(one[1], (0, 0)) if one else (0, 0)
+    return Place(block, int(one[2])) if one and int(one[2]) < width else None
 
 
 def _names(blocks: tuple[Block, ...], stem: str) -> tuple[str, ...]:
     width = sum(block.values.shape[1] for block in blocks)
     unnamed = iter(range(width))
     single = stem == "prediction" and width == 1
-    return tuple(
-        name
-        for block in blocks
-        for name in (
-            block.names or tuple(stem if single else f"{stem}{next(unnamed)}" for _ in range(block.values.shape[1]))
-        )
-    )
+    return tuple(name for block in blocks for name in _names_of(block, unnamed, stem, single=single))
+
+
+def _names_of(block: Block, unnamed: Iterator[int], stem: str, *, single: bool) -> tuple[str, ...]:
+    width = block.values.shape[1]
+    if not block.names:
+        return tuple(stem if single else f"{stem}{next(unnamed)}" for _ in range(width))
+    if len(block.names) == width:
+        return block.names
+    return tuple(f"{block.names[0]}[{column}]" for column in range(width))

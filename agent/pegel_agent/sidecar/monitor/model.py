@@ -8,14 +8,14 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, LabelValues
 
 from pegel_agent.reference.keys import CategoryKey
-from pegel_agent.reference.profile import Feature, Profile, Role
+from pegel_agent.reference.profile import Feature, Profile
 from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.columns import Layout, Places, Shape, Waiting, layout_of, roles, shape_of
 from pegel_agent.sidecar.monitor.learning import MIN_ROWS, MIN_WINDOWS, Learning
@@ -81,8 +81,7 @@ class Monitor:
         self._history: deque[EvidencePoint] = deque(maxlen=_HISTORY)
         self._drifted_since: float | None = None
         if profile is not None:
-            by_role = {role: tuple(f.name for f in profile.features if f.role == role) for role in get_args(Role)}
-            self._layout = Layout(by_role["input"], by_role["prediction"])
+            self._layout = Layout.by(profile)
             self._watch = self._watching(profile)
             if profile.order is not None and parse_window(profile.order.window) != settings.window:
                 log.warning(

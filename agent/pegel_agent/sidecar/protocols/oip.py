@@ -7,7 +7,16 @@ import msgspec
 
 from pegel_agent.sidecar.protocols.messages import parse, request_id, require_success
 from pegel_agent.sidecar.protocols.records import Block, Exchange, Inference, Undecodable
-from pegel_agent.sidecar.protocols.tensors import MAX_COLUMNS, NUMBERS, Tensor, check_rows, flatten, named, unnamed
+from pegel_agent.sidecar.protocols.tensors import (
+    MAX_COLUMNS,
+    MAX_WIDTH,
+    NUMBERS,
+    Tensor,
+    check_rows,
+    flatten,
+    named,
+    unnamed,
+)
 
 _MAX_DIMENSIONS = 16
 _NUMERIC = frozenset(
@@ -90,6 +99,6 @@ def _width(shape: list[int], rows: int) -> int:
         width *= length
         if length < 1:
             raise Undecodable("empty")
-        if width > MAX_COLUMNS:
+        if width > MAX_WIDTH:
             raise Undecodable("too many columns")
     return width

@@ -28,7 +28,8 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     """Columns of one kind: `values` (rows, columns).
 
     Either float64 with NaN for missing, or objects that are str with None for missing. `names` has one name for each
-    column; it is empty where the protocol gives none, and the columns then are the model's features in their order.
+    column, or one for all, which then are name[0], name[1] and so on. It is empty where the protocol gives none: the
+    columns then are the model's features in their order.
     """
 
     names: tuple[str, ...]

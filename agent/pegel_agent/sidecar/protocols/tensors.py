@@ -13,6 +13,9 @@ from pegel_agent.sidecar.protocols.records import Block, Undecodable
 
 MAX_ROWS = 10_000
 MAX_COLUMNS = 1_000
+"""That have a name of their own."""
+MAX_WIDTH = 8_192
+"""Scalars that one tensor has in a row: tokens, mostly."""
 
 NUMBERS = frozenset({float, int, NoneType})
 """Types whose cells make a column of numbers. `bool` is not among them: true is a category."""
@@ -58,7 +61,7 @@ def check_rows(rows: int) -> None:
 def matrix(rows: list[list[float]]) -> Block:
     """What `flatten` and `unnamed` make of at least one row, where the decoder has seen to the types."""
     width = len(rows[0])
-    if width > MAX_COLUMNS:
+    if width > MAX_WIDTH:
         raise Undecodable("too many columns")
     if width == 0:
         raise Undecodable("empty")
@@ -81,24 +84,30 @@ def unnamed(tensor: Tensor) -> tuple[Block, ...]:
 
 
 def named(tensors: Iterable[tuple[str, Tensor]], *, rows: int) -> tuple[Block, ...]:
-    """Named tensors as at most one block of numbers and one of text.
+    """Named tensors: those of one column as at most one block of numbers and one of text, wider ones as one each.
 
-    A tensor wider than one column gives name[0], name[1] and so on. Binary columns are left out. Raises Undecodable.
+    Binary columns are left out. Raises Undecodable.
     """
     names: tuple[list[str], list[str]] = ([], [])
     cells: tuple[list[Any], list[Any]] = ([], [])
-    for name, column, kinds in _columns(tensors):
+    blocks = []
+    narrow = []
+    for name, tensor in tensors:
+        if tensor.width == 1 or dict in tensor.kinds:
+            narrow.append((name, tensor))
+        else:
+            blocks += [Block((name,), block.values) for block in unnamed(tensor)]
+    for name, column, kinds in _columns(narrow):
         side = 0 if kinds <= NUMBERS else 1
         if side == 1 and _is_binary(kinds, column):
             continue
         names[side].append(name)
         cells[side].extend(column)
-    count = len(names[0]) + len(names[1])
-    if count > MAX_COLUMNS:
+    every = [*names[0], *names[1], *(block.names[0] for block in blocks)]
+    if len(every) > MAX_COLUMNS:
         raise Undecodable("too many columns")
-    if len({*names[0], *names[1]}) != count:
+    if len(set(every)) != len(every):
         raise Undecodable("repeated name")
-    blocks = []
     if names[0]:
         blocks.append(Block(tuple(names[0]), _numbers(cells[0]).reshape(-1, rows).T))
     if names[1]:

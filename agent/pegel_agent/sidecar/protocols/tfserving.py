@@ -9,6 +9,7 @@ from pegel_agent.sidecar.protocols.messages import parse, request_id, require_su
 from pegel_agent.sidecar.protocols.records import Block, Exchange, Inference, Undecodable
 from pegel_agent.sidecar.protocols.tensors import (
     MAX_COLUMNS,
+    MAX_WIDTH,
     NUMBERS,
     Tensor,
     check_rows,
@@ -81,7 +82,7 @@ def _side(*, by_row: Any, by_column: Any) -> tuple[int, tuple[Block, ...]]:
 
 
 def _tensor(items: list[Any]) -> tuple[Block, ...]:
-    return unnamed(flatten(items, limit=MAX_COLUMNS))
+    return unnamed(flatten(items, limit=MAX_WIDTH))
 
 
 def _named_rows(rows: list[Any]) -> tuple[Block, ...]:
@@ -99,9 +100,7 @@ def _named_rows(rows: list[Any]) -> tuple[Block, ...]:
     plain = _plain_rows(names, rows)
     if plain is not None:
         return (plain,)
-    return named(
-        ((name, flatten([row.get(name) for row in rows], limit=MAX_COLUMNS)) for name in names), rows=len(rows)
-    )
+    return named(((name, flatten([row.get(name) for row in rows], limit=MAX_WIDTH)) for name in names), rows=len(rows))
 
 
 def _plain_rows(names: list[str], rows: list[Any]) -> Block | None:
@@ -125,4 +124,4 @@ def _named_columns(columns: dict[str, Any]) -> tuple[int, tuple[Block, ...]]:
         raise Undecodable("ragged")
     if len(tensors) == 1:
         return rows, _tensor(tensors[0])
-    return rows, named(((name, flatten(items, limit=MAX_COLUMNS)) for name, items in columns.items()), rows=rows)
+    return rows, named(((name, flatten(items, limit=MAX_WIDTH)) for name, items in columns.items()), rows=rows)

@@ -67,7 +67,7 @@ def check(protocol: str, asked: Any, answered: Any) -> None:
 def check_block(block: Block, rows: int) -> None:
     assert block.values.ndim == 2
     assert block.values.shape[0] == rows
-    assert block.values.shape[1] == len(block.names) or (not block.names and block.values.shape[1] > 0)
+    assert block.values.shape[1] == len(block.names) or (len(block.names) < 2 and block.values.shape[1] > 0)
     if block.values.dtype != np.float64:
         texts = [cell for cell in block.values.ravel().tolist() if cell is not None]
         assert "".join(texts).encode().decode() == "".join(texts)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pegel_agent.reference.tokens import count_tokens
 from pegel_agent.sidecar import paths
 from pegel_agent.sidecar.protocols import Exchange, Undecodable, decode, read_exchange
 
-from tests.modelservers import mlserver, train_wine
+from tests.modelservers import FOLDER, mlserver, train_wine
 
 pytestmark = pytest.mark.integration
 
@@ -23,11 +24,11 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-def record(port: int, body: dict[str, Any], *headers: str) -> Exchange:
+def record(port: int, body: dict[str, Any], *headers: str, model: str = "wine") -> Exchange:
     """One exchange over a plain socket, read as a tap would see it."""
     encoded = json.dumps(body).encode()
     lines = [
-        "POST /v2/models/wine/infer HTTP/1.1",
+        f"POST /v2/models/{model}/infer HTTP/1.1",
         "Host: 127.0.0.1",
         "Content-Type: application/json",
         f"Content-Length: {len(encoded)}",
@@ -83,11 +84,13 @@ def test_classes_and_probabilities_in_a_compressed_answer(port: int) -> None:
     exchange = record(port, body, "Accept-Encoding: gzip")
     assert exchange.response_headers["content-encoding"] == "gzip"
     inference = decode(paths.OPEN_INFERENCE, exchange)
-    outputs = inference.outputs[0]
-    assert outputs.names == ("predict", "predict_proba[0]", "predict_proba[1]", "predict_proba[2]")
-    assert outputs.values.shape == (200, 4)
-    np.testing.assert_array_equal(outputs.values[:, 0], outputs.values[:, 1:].argmax(axis=1))
-    np.testing.assert_allclose(outputs.values[:, 1:].sum(axis=1), 1.0)
+    outputs = {block.names: block.values for block in inference.outputs}
+    assert {names: values.shape for names, values in outputs.items()} == {
+        ("predict",): (200, 1), ("predict_proba",): (200, 3),
+    }  # fmt: skip
+    probabilities = outputs["predict_proba",]
+    np.testing.assert_array_equal(outputs["predict",][:, 0], probabilities.argmax(axis=1))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
 
 
 def test_rows_that_the_server_refused_are_undecodable(port: int) -> None:
@@ -95,3 +98,21 @@ def test_rows_that_the_server_refused_are_undecodable(port: int) -> None:
     assert exchange.status >= 400
     with pytest.raises(Undecodable, match="status"):
         decode(paths.OPEN_INFERENCE, exchange)
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "BOOL"])
+def test_tokens_are_counted_as_the_model_counts_them(datatype: str) -> None:
+    sizes = [3, 7, 1, 900]
+    mask = np.arange(900) < np.array(sizes)[:, None]
+    ids = np.where(mask, 1_234, 0)
+    body = {
+        "inputs": [
+            tensor("input_ids", ids) | {"datatype": "INT64"},
+            tensor("attention_mask", mask if datatype == "BOOL" else mask.astype(int)) | {"datatype": datatype},
+        ]
+    }
+    with mlserver(FOLDER, "reviews", implementation="counting_model.CountingModel") as port:
+        inference = decode(paths.OPEN_INFERENCE, record(port, body, model="reviews"))
+    sent = {block.names: block.values for block in inference.inputs}
+    for name in ("input_ids", "attention_mask"):
+        assert count_tokens(sent[name,], 0).tolist() == sizes == inference.outputs[0].values[:, 0].tolist()

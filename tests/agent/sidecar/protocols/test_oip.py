@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pegel_agent.sidecar.paths import OPEN_INFERENCE, OTHER
 from pegel_agent.sidecar.protocols import Inference, Undecodable, decode
-from pegel_agent.sidecar.protocols.tensors import MAX_COLUMNS, MAX_ROWS
+from pegel_agent.sidecar.protocols.tensors import MAX_COLUMNS, MAX_ROWS, MAX_WIDTH
 from protocol_samples import exchange
 
 
@@ -42,7 +42,8 @@ def test_several_tensors_are_named_columns() -> None:
         tensor([0.1, 0.2, 0.3, 0.4], [2, 2], "FP32", "place"),
     ]
     assert read(inference(tensors, 2)) == [
-        (("age", "place[0]", "place[1]"), "float64", [[31.0, 0.1, 0.2], [44.0, 0.3, 0.4]]),
+        (("place",), "float64", [[0.1, 0.2], [0.3, 0.4]]),
+        (("age",), "float64", [[31.0], [44.0]]),
         (("city", "paid"), "object", [["Kiel", "true"], [None, "false"]]),
     ]
 
@@ -96,7 +97,7 @@ REFUSED: dict[str, tuple[Any, int]] = {
     "data that is no list": ([tensor(1, [1])], 1),
     "a tensor that is no object": ([[1]], 1),
     "a tensor in binary": ([{"name": "x", "shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}], 1),
-    "too many columns": ([tensor([0] * (MAX_COLUMNS + 1), [1, MAX_COLUMNS + 1])], 1),
+    "too many columns": ([tensor([0] * (MAX_WIDTH + 1), [1, MAX_WIDTH + 1])], 1),
     "too many tensors": ([tensor([0], [1], name=str(i)) for i in range(MAX_COLUMNS + 1)], 1),
     "too many rows": ([tensor([0] * (MAX_ROWS + 1), [MAX_ROWS + 1])], MAX_ROWS + 1),
     "a shape beyond all memory": ([tensor([1], [1, 2**40, 2**40])], 1),
