@@ -13,7 +13,7 @@ MetricType = Literal["counter", "gauge", "histogram"]
 _MODEL = ("model_name", "model_version")
 _GPU = ("uuid", "gpu")
 _MIG = (*_GPU, "mig_uuid", "mig_profile")
-_GPU_POD = ("namespace", "pod", "container", "uuid", "mig_uuid", "mig_profile", "attribution")
+_GPU_POD = ("namespace", "pod", "container", "uuid", "mig_uuid", "mig_profile", "team", "attribution")
 
 LATENCY_BUCKETS_SECONDS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
@@ -433,6 +433,16 @@ GPU_POD_RESOURCES_AGE = Metric(
 GPU_POD_RESOURCES_UNKNOWN = Metric(
     "nvidia_gpu_pod_resources_unknown_devices", "gauge",
     "Device ids in that answer that fit no GPU of this node: their form or their number is not known.",
+)  # fmt: skip
+GPU_POD_LABELS = Metric(
+    "nvidia_gpu_pod_labels", "gauge",
+    "Always 1; a pod that holds a GPU with its Kubernetes labels that --pod-labels names, each as label_NAME.",
+    ("namespace", "pod"),
+)  # fmt: skip
+GPU_API_UP = Metric(
+    "nvidia_gpu_kubernetes_api_up", "gauge",
+    "1 while the API server tells the node's objects of this resource: pods, or resourceslices, devices to claim.",
+    ("resource",),
 )  # fmt: skip
 GPU_DUTY_CYCLE = Metric(
     "nvidia_gpu_duty_cycle", "gauge",

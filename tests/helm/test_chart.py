@@ -106,7 +106,7 @@ def _as_text(spec):
 
 
 def test_config_maps_hold_the_generated_dashboards_unchanged():
-    boards = of_kind(render("default"), "ConfigMap")
+    boards = [one for one in of_kind(render("default"), "ConfigMap") if "prices.yaml" not in one["data"]]
     assert {name: text for board in boards for name, text in board["data"].items()} == dashboard_files()
     assert all(board["metadata"]["labels"]["grafana_dashboard"] == "1" for board in boards)
 
@@ -128,7 +128,8 @@ def test_a_parent_chart_can_hold_it(tmp_path: Path):
     (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: platform\nversion: 1.0.0\n")
     (tmp_path / "values.yaml").write_text("global: {domain: example.com}\npegel: {gpu: {simulate: v100}}\n")
     (daemonset,) = of_kind(template(chart=tmp_path), "DaemonSet")
-    assert daemonset["spec"]["template"]["spec"]["containers"][0]["args"][-2:] == ["--simulate", "v100"]
+    arguments = daemonset["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[arguments.index("--simulate") + 1] == "v100"
 
 
 @pytest.mark.parametrize("release", ["pegel", "gpu", "a" * 53])

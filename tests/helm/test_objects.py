@@ -7,6 +7,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from pegel_exporters.gpu import prices
 
 from tests.apiserver.binaries import custom_resource_definitions
 from tests.helm.rendering import NAMES, objects, of_kind, render, template
@@ -14,7 +15,9 @@ from tests.rules import promtool
 
 pytestmark = pytest.mark.integration
 
-CLUSTER_WIDE = {"PriorityClass"}
+CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+ASKING = {"chargeback", "everything"}
+"""Whose exporter asks the API server."""
 OPERATOR_GROUP = "monitoring.coreos.com/v1"
 
 
@@ -96,9 +99,20 @@ def test_every_object_has_its_namespace_and_a_name_of_its_own(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_asks_for_a_right_or_holds_a_secret(name):
-    kinds = {one["kind"] for one in objects(rendered(name))}
-    assert not kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret"}
+def test_nothing_holds_a_secret_or_asks_for_a_right_but_to_read_pods_and_slices_where_that_is_wanted(name):
+    text = rendered(name)
+    kinds = {one["kind"] for one in objects(text)}
+    assert not kinds & {"Role", "RoleBinding", "Secret"}
+    assert ("ClusterRole" in kinds) is ("ClusterRoleBinding" in kinds) is (name in ASKING)
+    for role, binding in zip(of_kind(text, "ClusterRole"), of_kind(text, "ClusterRoleBinding"), strict=True):
+        assert role["rules"] == [
+            {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+            {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": ["list", "watch"]},
+        ]
+        (daemonset,) = of_kind(text, "DaemonSet")
+        account = daemonset["spec"]["template"]["spec"]["serviceAccountName"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "pegel"}]
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
     for account in of_kind(rendered(name), "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
 
@@ -112,12 +126,14 @@ def pods(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_pod_has_a_read_only_root_no_capability_no_token_and_a_memory_limit(name):
+def test_every_pod_has_a_read_only_root_no_capability_and_a_memory_limit(name):
     for pod in pods(name):
-        assert pod["automountServiceAccountToken"] is False
+        asks = name in ASKING and pod["containers"][0]["name"] == "gpu-exporter"
+        assert pod["automountServiceAccountToken"] is asks
+        assert pod.get("hostPID", False) is asks
         assert pod["enableServiceLinks"] is False
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(pod)
+        assert not {"hostNetwork", "hostIPC", "shareProcessNamespace"} & set(pod)
         for container in pod["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -128,7 +144,7 @@ def test_every_pod_has_a_read_only_root_no_capability_no_token_and_a_memory_limi
             assert "cpu" not in container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"pod-attribution", "everything"}))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"pod-attribution", *ASKING}))
 def test_without_attribution_no_pod_is_root_or_sees_the_host(name):
     for pod in pods(name):
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -141,11 +157,45 @@ def test_with_attribution_only_the_exporter_is_root_and_it_sees_one_folder_of_th
     assert test["securityContext"]["runAsNonRoot"] is True
     assert exporter["securityContext"]["runAsUser"] == 0
     folder = {"path": "/var/lib/kubelet/pod-resources", "type": "Directory"}
-    assert exporter["volumes"] == [{"name": "pod-resources", "hostPath": folder}]
+    of_host = [volume for volume in exporter["volumes"] if "hostPath" in volume]
+    assert of_host == [{"name": "pod-resources", "hostPath": folder}]
     (container,) = exporter["containers"]
-    (mount,) = container["volumeMounts"]
-    assert mount["readOnly"] is True
-    assert container["args"][-2:] == ["--pod-resources", f"{mount['mountPath']}/kubelet.sock"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert all(mount["readOnly"] is True for mount in mounts.values())
+    at = container["args"].index("--pod-resources")
+    assert container["args"][at + 1] == f"{mounts['pod-resources']['mountPath']}/kubelet.sock"
+
+
+def test_processes_are_seen_with_the_folder_of_logs_alone_besides():
+    (daemonset,) = of_kind(rendered("chargeback"), "DaemonSet")
+    pod = daemonset["spec"]["template"]["spec"]
+    assert pod["hostPID"] is True
+    folders = [volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume]
+    assert folders == ["/var/lib/kubelet/pod-resources", "/var/log/pods"]
+    assert all(mount["readOnly"] for mount in pod["containers"][0]["volumeMounts"])
+
+
+def test_the_exporter_reads_the_prices_of_the_values(tmp_path):
+    def table(*settings: str) -> prices.Prices:
+        text = template(*(word for setting in settings for word in ("--set", setting)))
+        (config,) = [one for one in of_kind(text, "ConfigMap") if "prices.yaml" in one["data"]]
+        (tmp_path / "prices.yaml").write_text(config["data"]["prices.yaml"])
+        (daemonset,) = of_kind(text, "DaemonSet")
+        pod = daemonset["spec"]["template"]["spec"]
+        assert {"name": "prices", "configMap": {"name": config["metadata"]["name"]}} in pod["volumes"]
+        assert pod["containers"][0]["args"][-2:] == ["--prices", "/etc/pegel/prices.yaml"]
+        return prices.load(tmp_path / "prices.yaml")
+
+    assert table() == prices.Prices(), "the chart's defaults are the exporter's"
+    told = table(
+        "gpu.prices.currency=CHF", "gpu.prices.default=0.05", "gpu.prices.gpus.A100=2.25", "gpu.prices.gpus.H100=null",
+        r"gpu.prices.profiles.A100 3g\.20gb=0.9",
+    )  # fmt: skip
+    assert (told.currency, told.default, told.hour("A100"), told.hour("H100")) == ("CHF", 0.05, 2.25, 0.05)
+    assert told.device_hour("NVIDIA A100-SXM4", "3g.20gb") == 0.9
+    before, after = (of_kind(template(*setting), "DaemonSet")[0] for setting in ((), ("--set", "gpu.prices.default=9")))
+    annotations = [one["spec"]["template"]["metadata"]["annotations"]["pegel.dev/prices"] for one in (before, after)]
+    assert annotations[0] != annotations[1], "new prices make new pods"
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"no-gpu"}))
@@ -163,7 +213,9 @@ def test_selectors_find_what_they_should(name):
     for policy in of_kind(text, "NetworkPolicy"):
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels
         assert policy["spec"]["ingress"][0]["ports"] == [{"port": port["containerPort"]}]
-        assert policy["spec"]["egress"] == []
+        ports = [{"port": 443}, {"port": 6443}]
+        asked = [{"ports": ports, "to": [{"ipBlock": {"cidr": "10.2.0.1/32"}}]}]
+        assert policy["spec"]["egress"] == (asked if name in ASKING else [])
     for monitor in of_kind(text, "ServiceMonitor"):
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
         assert monitor["spec"]["namespaceSelector"] == {"matchNames": [service["metadata"]["namespace"]]}
@@ -261,7 +313,8 @@ def test_an_image_is_named_by_its_digest_or_else_its_tag():
 
 
 def test_dashboards_can_stand_where_grafana_looks():
-    boards = of_kind(template("--set", "monitoring.dashboards.namespace=grafana"), "ConfigMap")
+    found = of_kind(template("--set", "monitoring.dashboards.namespace=grafana"), "ConfigMap")
+    boards = [one for one in found if "prices.yaml" not in one["data"]]
     assert {board["metadata"]["namespace"] for board in boards} == {"grafana"}
 
 

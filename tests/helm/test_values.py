@@ -30,6 +30,8 @@ FREE = {
     "global", "gpu.affinity", "gpu.extraEnv[].valueFrom", "gpu.extraVolumeMounts[]", "gpu.extraVolumes[]",
     "networkPolicy.ingressFrom[].namespaceSelector.matchExpressions[]",
     "networkPolicy.ingressFrom[].podSelector.matchExpressions[]",
+    "networkPolicy.apiServer[].namespaceSelector.matchExpressions[]",
+    "networkPolicy.apiServer[].podSelector.matchExpressions[]",
 }  # fmt: skip
 """Kubernetes' own objects, whose fields the API server knows better."""
 
@@ -121,8 +123,9 @@ def test_every_value_has_a_comment_above_it():
 
 
 def test_no_object_takes_fields_that_it_does_not_name():
-    """Maps take any key, and only text, quantities or what a label may be as values."""
-    maps = [{"type": "string"}, {"type": ["string", "number"]}, {"$ref": "#/definitions/labelValue"}]
+    """Maps take any key, and only text, quantities, prices or what a label may be as values."""
+    texts = [{"type": "string"}, {"type": ["string", "number"]}]
+    maps = [*texts, {"$ref": "#/definitions/labelValue"}, {"$ref": "#/definitions/price"}]
     opened = {
         path
         for path, part in nodes()
@@ -195,5 +198,6 @@ def test_every_value_has_an_effect(path, tmp_path):
             file.write_text(yaml.safe_dump(setting))
         return template(*operator_arguments(), *(word for file in files for word in ("--values", file)))
 
-    bases = ({}, nested("gpu.priorityClass.create", True), EXAMPLES)
+    asking = nested("gpu.podAttribution", {"enabled": True, "apiServer": {"enabled": True}})
+    bases = ({}, nested("gpu.priorityClass.create", True), EXAMPLES, asking)
     assert any(rendered(base, nested(path, value)) != rendered(base, nested(path, default)) for base in bases)

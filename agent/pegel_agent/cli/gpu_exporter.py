@@ -1,15 +1,18 @@
 """`pegel gpu-exporter`: arguments to the exporter."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from pegel_exporters.errors import UserError
 
 if TYPE_CHECKING:
-    from pegel_exporters.gpu.exporter import Ask, OwnersOf
+    from pegel_exporters.gpu.exporter import Ask, ClusterOf, OwnersOf
     from pegel_exporters.gpu.sets import MetricSet
 
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
+_FIRST_ANSWER_SECONDS = 5.0
+"""The first readings wait so long for the API server, so that no time is counted for no team."""
 
 
 @click.command(name="gpu-exporter")
@@ -30,9 +33,23 @@ _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.1, 3600.0
     "--pod-resources", metavar="SOCKET",
     help="Ask the kubelet behind this socket which pods hold the GPUs; UID 0 may.",
 )  # fmt: skip
+@click.option(
+    "--service-account", metavar="FOLDER", type=click.Path(path_type=Path),
+    help="Ask the API server as this service account for teams and labels of pods, and for devices that were claimed.",
+)  # fmt: skip
+@click.option("--team-label", default="pegel.dev/team", metavar="LABEL", help="The label of pods that names a team.")
+@click.option("--pod-labels", default="", metavar="LABELS", help="Labels of pods to publish, with commas.")
 @click.option("--prices", metavar="FILE", type=click.Path(), help="Prices of an hour: currency, default, gpus (YAML).")
 def command(
-    listen: str, interval: str, metrics: str, simulate: str | None, pod_resources: str | None, prices: str | None
+    listen: str,
+    interval: str,
+    metrics: str,
+    simulate: str | None,
+    pod_resources: str | None,
+    service_account: Path | None,
+    team_label: str,
+    pod_labels: str,
+    prices: str | None,
 ) -> None:
     """Publish this node's GPU metrics for Prometheus.
 
@@ -40,6 +57,10 @@ def command(
     says so, serves nvidia_gpu_up 0 and waits for one. Which pods hold a GPU is the kubelet's to tell, where it is
     asked: its last answer counts for 60 seconds. Pods that share a GPU are told apart by what their processes use, if
     the exporter sees the host's processes (hostPID) and /var/log/pods; else they have equal shares.
+
+    What the kubelet doesn't know, the API server does: teams and labels of pods, and devices claimed through Dynamic
+    Resource Allocation. It is asked as a service account that may list and watch pods and resourceslices; NODE_NAME
+    names the node.
 
     SIGUSR1 lets go of the driver, for its upgrade; SIGUSR2 takes it again.
 
@@ -56,7 +77,6 @@ def command(
     import logging
     import os
     import socket
-    from pathlib import Path
 
     from pegel_exporters.gpu import simulated
     from pegel_exporters.gpu.exporter import run
@@ -74,6 +94,7 @@ def command(
         raise ModuleNotFoundError(name="nvidia-ml-py")
     table = load_prices(Path(prices)) if prices is not None else Prices()
     ask: Ask | None = _kubelet(pod_resources) if pod_resources is not None else None
+    cluster: ClusterOf = _cluster(service_account, team_label, pod_labels, asked=ask is not None)
     owners: OwnersOf = Owners().of
     if simulate and ask is None:
         ask, owners = simulated.holders(simulate)
@@ -87,7 +108,7 @@ def command(
         asyncio.run(
             run(
                 sock, interval=seconds, sets=sets, simulate=source, ask=ask, owners=owners, prices=table,
-                hostname=hostname,
+                cluster=cluster, hostname=hostname,
             )
         )  # fmt: skip
 
@@ -97,6 +118,30 @@ def _kubelet(path: str) -> "Ask":
     from pegel_exporters.gpu.kubelet import Kubelet
 
     return Kubelet(path).holdings
+
+
+def _cluster(folder: Path | None, team_label: str, pod_labels: str, *, asked: bool) -> "ClusterOf":
+    """What asks the API server, from now on; nobody is asked without a service account. Raises UserError."""
+    import os
+
+    from pegel_exporters.gpu.cluster import Cluster
+
+    labels = [label.strip() for label in pod_labels.split(",") if label.strip()]
+    if folder is None:
+        if labels:
+            raise UserError("--pod-labels goes with --service-account, as which the API server is asked for them")
+        return Cluster
+    from pegel_exporters.gpu.apiserver import ApiServer, ClusterWatch
+
+    if not asked:
+        raise UserError("--service-account goes with --pod-resources: only pods that hold a GPU have labels here")
+    node = os.environ.get("NODE_NAME", "")
+    if not node:
+        raise UserError("--service-account: set NODE_NAME to the node's name, so that only its pods are asked for")
+    watch = ClusterWatch(ApiServer.of_cluster(folder), node=node, team_label=team_label, labels=labels)
+    watch.start()
+    watch.wait(_FIRST_ANSWER_SECONDS)
+    return watch.cluster
 
 
 def _seconds(text: str) -> float:

@@ -1,7 +1,8 @@
 """GPU time, energy and money by who had them: added up between readings. Pure, no clock.
 
 Every GPU costs its price whether it works or not. What a container has of it is its share; what nobody holds is
-`unallocated`, so that all of a node's add up to its GPUs'. A MIG device is as much of its GPU as it has slices.
+`unallocated`, so that all of a node's add up to its GPUs'. A MIG device is as much of its GPU as it has slices, and
+costs its own price where the table has one, else its slices'. A GPU that is cut up costs what its parts do.
 """
 
 from collections import defaultdict
@@ -72,21 +73,23 @@ class Accounts:
             by_gpu[share.uuid].append(share)
         for gauge in gauges:
             if gauge.reading.uuid:
-                self._take_one(gauge, list(_parts(gauge, by_gpu[gauge.reading.uuid], rest)), seconds, now)
+                self._take_one(gauge, list(_parts(gauge, by_gpu[gauge.reading.uuid], rest, self.prices)), seconds, now)
         for labels in [labels for labels, seen in self._seen.items() if now - seen > KEPT_SECONDS]:
             del self._accounts[labels], self._seen[labels]
 
-    def _take_one(self, gauge: Gauge, parts: list[tuple[LabelValues, float, bool]], seconds: float, now: float) -> None:
+    def _take_one(
+        self, gauge: Gauge, parts: list[tuple[LabelValues, float, float, bool]], seconds: float, now: float
+    ) -> None:
         uuid = gauge.reading.uuid
         energy = gauge.measured.value(catalogue.GPU_ENERGY)
         joules = 0.0 if energy is None or not seconds else max(0.0, energy - self._energy.get(uuid, energy))
         if energy is not None:
             self._energy[uuid] = energy
-        money = seconds / 3600 * self.prices.hour(gauge.reading.name)
-        for labels, part, idle in parts:
+        money = seconds / 3600
+        for labels, part, price, idle in parts:
             if not seconds and labels[-1] == UNKNOWN:  # nobody was asked yet
                 continue
-            had = Account(part * seconds, part * seconds * idle, part * joules, part * money)
+            had = Account(part * seconds, part * seconds * idle, part * joules, price * money)
             self._accounts[labels] = self._accounts.get(labels, Account()).plus(had)
             self._seen[labels] = now
 
@@ -105,14 +108,38 @@ class Accounts:
         )
 
 
-def _parts(gauge: Gauge, held: list[Share], rest: str) -> Iterator[tuple[LabelValues, float, bool]]:
-    """Who has which part of a GPU now, 0 to 1, and whether it is known to do nothing; all parts add up to 1."""
+def _parts(
+    gauge: Gauge, held: list[Share], rest: str, prices: Prices
+) -> Iterator[tuple[LabelValues, float, float, bool]]:
+    """Who has which part of a GPU now, 0 to 1, the price of an hour of it, and whether it is known to do nothing.
+
+    All parts add up to 1, and their prices to the GPU's.
+    """
     parts = [share.fraction * _of_gpu(gauge, share.mig_uuid) for share in held]
+    costs = [share.fraction * _hour_of(gauge, share.mig_uuid, prices) for share in held]
     # A kubelet that tells of more than there is must not make a GPU cost more than it does.
-    more = max(1.0, sum(parts))
-    for share, part in zip(held, parts, strict=True):
-        yield share.labels, part / more, _idle(gauge, share.mig_uuid)
-    yield ("", "", "", gauge.reading.uuid, "", "", rest), max(0.0, 1 - sum(parts) / more), _idle(gauge, "")
+    hour = hour_of(gauge, prices)
+    more, dearer = max(1.0, sum(parts)), max(1.0, sum(costs) / hour if hour else 1.0)
+    for share, part, cost in zip(held, parts, costs, strict=True):
+        yield share.labels, part / more, cost / dearer, _idle(gauge, share.mig_uuid)
+    nobody = ("", "", "", gauge.reading.uuid, "", "", "", rest)
+    yield nobody, max(0.0, 1 - sum(parts) / more), max(0.0, hour - sum(costs) / dearer), _idle(gauge, "")
+
+
+def hour_of(gauge: Gauge, prices: Prices) -> float:
+    """The price of an hour of a GPU: where it is cut up, of its parts, and of what is cut into none."""
+    cut = [mig.uuid for mig in gauge.reading.instances]
+    whole = max(0.0, 1 - sum(_of_gpu(gauge, uuid) for uuid in cut))
+    return whole * prices.hour(gauge.reading.name) + sum(_hour_of(gauge, uuid, prices) for uuid in cut)
+
+
+def _hour_of(gauge: Gauge, mig_uuid: str, prices: Prices) -> float:
+    """The price of an hour of a GPU's MIG device, or of the GPU itself."""
+    if not mig_uuid:
+        return hour_of(gauge, prices)
+    profile = next((one.profile for one in gauge.reading.instances if one.uuid == mig_uuid), "")
+    own = prices.device_hour(gauge.reading.name, profile)
+    return _of_gpu(gauge, mig_uuid) * prices.hour(gauge.reading.name) if own is None else own
 
 
 def _idle(gauge: Gauge, mig_uuid: str) -> bool:
@@ -159,7 +186,7 @@ def families(gauges: Iterable[Gauge], shares: Iterable[Share], prices: Prices) -
         now = state_of(gauge, held=gauge.reading.uuid in held)
         states.update({(*ids, state): float(state == now) for state in STATES})
         if gauge.reading.uuid:
-            hours[*ids, prices.currency] = prices.hour(gauge.reading.name)
+            hours[*ids, prices.currency] = hour_of(gauge, prices)
     memory: dict[LabelValues, float | Histogram] = {
         share.labels: share.memory_bytes for share in shares if share.memory_bytes is not None
     }

@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pegel_exporters.exposition import LabelValues
+from pegel_exporters.gpu.cluster import NO_CLUSTER, Cluster
 from pegel_exporters.gpu.podresources import Holding
 from pegel_exporters.gpu.readings import Reading
 
 Attribution = Literal["exclusive", "mig", "process", "equal_share"]
 
 VENDOR = "nvidia.com/"
+DRA_DRIVER = "gpu.nvidia.com"
+"""NVIDIA's driver of Dynamic Resource Allocation."""
 _GPU_RESOURCE = re.compile(r"nvidia\.com/(gpu|gpu\.shared|mig-.+)")
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -63,12 +66,13 @@ class Allocation:
     uuid: str
     mig_uuid: str
     mig_profile: str = ""
+    team: str = ""
     attribution: Attribution
 
     @property
     def labels(self) -> LabelValues:
         """As all metrics of pods have them."""
-        return *self.holder, self.mig_profile, self.attribution
+        return *self.holder, self.mig_profile, self.team, self.attribution
 
     @property
     def holder(self) -> LabelValues:
@@ -93,10 +97,11 @@ def read_device_id(text: str) -> DeviceId | None:
     return None
 
 
-def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocations:
+def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading], cluster: Cluster = NO_CLUSTER) -> Allocations:
     """Who holds which GPU or MIG device; `gpus` tell the UUIDs of minor numbers and indices, and their MIG devices.
 
-    A UUID is taken at its word, whether or not the driver lists it: a lost GPU is still held.
+    `cluster` tells the teams of pods, and the UUIDs of devices that were claimed. A UUID is taken at its word, whether
+    or not the driver lists it: a lost GPU is still held.
     """
     known = tuple(gpus)
     minors = {gpu.minor_number: gpu.uuid for gpu in known}
@@ -106,8 +111,9 @@ def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocat
     holders: dict[DeviceId, set[tuple[str, str, str]]] = defaultdict(set)
     unknown: set[str] = set()
     for holding, text in ((one, text) for one in holdings for text in one.device_ids):
-        device = read_device_id(text)
-        if not _is_gpu(holding.resource, device):
+        claimed = holding.resource == DRA_DRIVER
+        device = _claimed(text, cluster) if claimed else read_device_id(text)
+        if not claimed and not _is_gpu(holding.resource, device):
             continue
         if device and (device.minor or device.index):
             uuid = minors.get(device.minor, "") if device.minor else indices.get(device.index, "")
@@ -127,12 +133,20 @@ def allocations(holdings: Iterable[Holding], gpus: Iterable[Reading]) -> Allocat
             uuid=device.uuid,
             mig_uuid=device.mig_uuid,
             mig_profile=migs[device.mig_uuid][1].profile if device.mig_uuid in migs else "",
+            team=cluster.teams.get((namespace, pod), ""),
             attribution=_attribution(device, len(who)),
         )
         for device, who in holders.items()
         for namespace, pod, container in who
     }
     return Allocations(held=tuple(sorted(held)), unknown=tuple(sorted(unknown)))
+
+
+def _claimed(text: str, cluster: Cluster) -> DeviceId | None:
+    """The device of a claim, POOL/DEVICE with ::SHARE; None when no ResourceSlice tells of it."""
+    name, shared, _ = text.partition("::")
+    device = read_device_id(cluster.devices.get(name, ""))
+    return replace(device, replica=bool(shared)) if device else None
 
 
 def _is_gpu(resource: str, device: DeviceId | None) -> bool:

@@ -19,6 +19,7 @@ from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
 from pegel_exporters.gpu import accounts, page
 from pegel_exporters.gpu.accounts import LONGEST_SECONDS, Accounts
+from pegel_exporters.gpu.cluster import Cluster
 from pegel_exporters.gpu.fleet import Watch
 from pegel_exporters.gpu.metrics import Fleet
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
@@ -36,6 +37,7 @@ log = logging.getLogger("pegel")
 Read = Callable[[], Awaitable[Node]]
 Ask = Callable[[], Awaitable[tuple[Holding, ...]]]
 OwnersOf = Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
+ClusterOf = Callable[[], Cluster]
 
 LONGEST_PAUSE_SECONDS = 10.0
 """How long a missing driver is left alone before it is looked for again."""
@@ -51,9 +53,17 @@ class Exporter:
     """What the page shows, kept up to date by `watch`, `attribute` and `render`, answered by `handle`."""
 
     def __init__(
-        self, *, interval: float, sets: tuple[MetricSet, ...], hostname: str, prices: Prices, owners: OwnersOf
+        self,
+        *,
+        interval: float,
+        sets: tuple[MetricSet, ...],
+        hostname: str,
+        prices: Prices,
+        owners: OwnersOf,
+        cluster: ClusterOf,
     ) -> None:
         self._interval = interval
+        self._cluster = cluster
         self._sets = sets
         self._hostname = hostname
         self._owners = owners
@@ -129,7 +139,7 @@ class Exporter:
                     log.warning("%s", line)
             else:
                 now = time.monotonic()
-                for line in pods.took(holdings, self._watch.fleet(now), now):
+                for line in pods.took(holdings, self._watch.fleet(now), now, self._cluster()):
                     log.info("%s", line)
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
@@ -160,7 +170,7 @@ class Exporter:
     def _fleet(self) -> Fleet:
         now = time.monotonic()
         fleet = replace(self._watch.fleet(now), released=not self._wanted.is_set())
-        return replace(fleet, pods=self._pods.pods(fleet, now)) if self._pods else fleet
+        return replace(fleet, pods=self._pods.pods(fleet, now, self._cluster())) if self._pods else fleet
 
     async def handle(self, request: Request) -> Response:
         """Answer /metrics, /healthz, /readyz (the driver was asked once, whatever it said) and /."""
@@ -200,19 +210,21 @@ async def run(
     ask: Ask | None = None,
     owners: OwnersOf,
     prices: Prices,
+    cluster: ClusterOf = Cluster,
     hostname: str = "",
 ) -> None:
     """Export until SIGTERM or SIGINT; SIGUSR1 releases the driver, SIGUSR2 takes it again.
 
     `interval` is in seconds; `simulate` stands in for the driver. `ask` tells who holds the GPUs; without it the page
-    says nothing of pods. `owners` tells the pods of processes. `hostname` is the node's, for dcgm's labels.
+    says nothing of pods. `owners` tells the pods of processes, `cluster` what the API
+    server knows of them. `hostname` is the node's, for dcgm's labels.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     worker = Worker(timeout=max(2 * interval, SHORTEST_TIMEOUT_SECONDS))
-    exporter = Exporter(interval=interval, sets=sets, hostname=hostname, prices=prices, owners=owners)
+    exporter = Exporter(interval=interval, sets=sets, hostname=hostname, prices=prices, owners=owners, cluster=cluster)
     closing: set[asyncio.Task[None]] = set()
 
     def release() -> None:

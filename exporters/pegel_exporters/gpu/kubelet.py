@@ -22,7 +22,7 @@ from h2.events import (
 from h2.exceptions import H2Error
 
 from pegel_exporters.errors import UserError
-from pegel_exporters.gpu.attribution import VENDOR
+from pegel_exporters.gpu.attribution import DRA_DRIVER, VENDOR
 from pegel_exporters.gpu.podresources import LIST, Holding, KubeletUnavailableError, UndecodableAnswerError, read_list
 
 DEADLINE_SECONDS = 5.0
@@ -79,7 +79,7 @@ class Kubelet:
         finally:
             writer.transport.abort()
         # Not on the event loop: the page must stay quick, whatever the answer is.
-        return await asyncio.to_thread(lambda: tuple(read_list(message, vendor=VENDOR)))
+        return await asyncio.to_thread(lambda: tuple(read_list(message, vendor=VENDOR, driver=DRA_DRIVER)))
 
 
 class _Answer:

@@ -1,13 +1,14 @@
 """What was measured to metric families: pure. A value that is absent or impossible gives no series."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
 from pegel_exporters.exposition import Family, Histogram, LabelValues
 from pegel_exporters.gpu import xid
 from pegel_exporters.gpu.attribution import Allocations
+from pegel_exporters.gpu.cluster import NO_CLUSTER, Cluster
 from pegel_exporters.gpu.measures import MEASURES, MIG_MEASURES, Measured
 from pegel_exporters.gpu.readings import Reading, Xid
 
@@ -50,7 +51,7 @@ class Pods:
     """Who holds the GPUs: the kubelet's last good answer, how old that is, and whether it answers now.
 
     `allocations` is None before the first answer, and when the last is older than `kept_seconds`. `error` says why the
-    kubelet does not answer, empty when it does or was not asked yet.
+    kubelet does not answer, empty when it does or was not asked yet. `cluster` is what the API server tells.
     """
 
     up: bool
@@ -58,6 +59,7 @@ class Pods:
     kept_seconds: float
     allocations: Allocations | None
     error: str = ""
+    cluster: Cluster = NO_CLUSTER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +147,25 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
 def _pods(pods: Pods) -> tuple[Family, ...]:
     told = pods.allocations
     held: dict[LabelValues, float | Histogram] = {one.labels: 1.0 for one in (told.held if told else ())}
+    cluster = pods.cluster
+    labelled: dict[LabelValues, float | Histogram] = {
+        (*pod, *cluster.labels[pod]): 1.0
+        for pod in dict.fromkeys((one.namespace, one.pod) for one in (told.held if told else ()))
+        if pod in cluster.labels
+    }
     return (
         Family(catalogue.GPU_POD_ALLOCATED, held),
         Family(catalogue.GPU_POD_RESOURCES_UP, {(): float(pods.up)}),
         Family(catalogue.GPU_POD_RESOURCES_AGE, {} if pods.age_seconds is None else {(): pods.age_seconds}),
         Family(catalogue.GPU_POD_RESOURCES_UNKNOWN, {(): float(len(told.unknown))} if told else {}),
+        Family(_labelled(cluster.label_names), labelled),
+        Family(catalogue.GPU_API_UP, {(resource,): float(not error) for resource, error in cluster.errors.items()}),
     )
+
+
+def _labelled(names: tuple[str, ...]) -> Metric:
+    metric = catalogue.GPU_POD_LABELS
+    return replace(metric, labels=(*metric.labels, *names))
 
 
 def legacy(fleet: Fleet) -> tuple[Family, ...]:

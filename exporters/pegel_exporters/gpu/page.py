@@ -10,7 +10,7 @@ from html import escape
 from pegel_exporters import catalogue
 from pegel_exporters.catalogue import Metric
 from pegel_exporters.gpu import xid
-from pegel_exporters.gpu.accounts import Account, Accounts, State, state_of
+from pegel_exporters.gpu.accounts import Account, Accounts, State, hour_of, state_of
 from pegel_exporters.gpu.attribution import Allocation
 from pegel_exporters.gpu.metrics import Fleet, Gauge, Pods
 from pegel_exporters.gpu.shares import Share
@@ -94,7 +94,7 @@ def _money(fleet: Fleet, states: Mapping[str, State], accounts: Accounts | None)
     if accounts is None or not fleet.gauges:
         return ""
     prices = accounts.prices
-    hours = {gauge.reading.uuid: prices.hour(gauge.reading.name) for gauge in fleet.gauges}
+    hours = {gauge.reading.uuid: hour_of(gauge, prices) for gauge in fleet.gauges}
     idle = sum(hour for uuid, hour in hours.items() if states[uuid] in ("idle", "idle_held"))
     counts = (
         f"{list(states.values()).count(state)} {word}" for state, word in _STATES.items() if state in states.values()
@@ -163,7 +163,7 @@ def _pods(fleet: Fleet) -> str:
     """How the kubelet answers, and what it told that stands in no GPU's row."""
     pods = fleet.pods
     assert pods
-    parts = [_kubelet(pods)]
+    parts = [_kubelet(pods), *(_api(resource, error) for resource, error in pods.cluster.errors.items() if error)]
     told = pods.allocations
     shown = {gauge.reading.uuid for gauge in fleet.gauges}
     if elsewhere := [one for one in (told.held if told else ()) if one.uuid not in shown - {""}]:
@@ -193,6 +193,11 @@ def _kubelet(pods: Pods) -> str:
     )
 
 
+def _api(resource: str, error: str) -> str:
+    what = {"pods": "the teams and labels of pods", "resourceslices": "which devices were claimed"}[resource]
+    return f'<p><span class="bad">The API server does not tell {what}: {escape(error)}.</span></p>'
+
+
 _WAYS = {"exclusive": "alone", "mig": "a MIG device", "equal_share": "shared"}
 
 
@@ -200,9 +205,10 @@ def _holder(one: Allocation, shares: Iterable[Share] = ()) -> str:
     name = escape(f"{one.namespace}/{one.pod}")
     part = next((share for share in shares if share.holder == one.holder), None)
     way = _WAYS[one.attribution] + (f" {one.mig_profile}" if one.mig_profile else "")
+    team = f"team {one.team}, " if one.team else ""
     if part is not None and part.attribution == "process":
         way = f"{part.fraction * 100:.0f} % of its use"
-    return f"{name} <small>{escape(one.container)}, {escape(way)}</small>"
+    return f"{name} <small>{escape(f'{one.container}, {team}{way}')}</small>"
 
 
 def _held(pods: Pods | None) -> tuple[Allocation, ...]:

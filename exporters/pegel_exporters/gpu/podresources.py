@@ -1,12 +1,14 @@
 """The kubelet's PodResources v1 in bytes: the answer to List, read. Pure.
 
 These are the field numbers of k8s.io/kubelet/pkg/apis/podresources/v1/api.proto that Pegel needs; protobuf keeps them
-for ever, and whatever else an answer holds (CPUs, memory, topology, claims) is skipped unread:
+for ever, and whatever else an answer holds (CPUs, memory, topology) is skipped unread:
 
     ListPodResourcesResponse  1 PodResources, repeated
     PodResources              1 name, 2 namespace, 3 ContainerResources, repeated
-    ContainerResources        1 name, 2 ContainerDevices, repeated
+    ContainerResources        1 name, 2 ContainerDevices, repeated, 5 DynamicResource, repeated
     ContainerDevices          1 resource_name, 2 device_ids, repeated
+    DynamicResource           4 ClaimResource, repeated
+    ClaimResource             2 driver_name, 3 pool_name, 4 device_name, 5 share_id
 
 protobuf's own library would do the same with 4 MiB more in a process that has 64, and would have to be of the version
 that its generated code asks for. The tests hold this reader equal to it.
@@ -44,7 +46,11 @@ class UndecodableAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one container holds of one extended resource: the ids that the resource's device plugin gave it."""
+    """What one container holds of one resource: the ids that the resource's device plugin gave it.
+
+    What was claimed through Dynamic Resource Allocation has its driver as `resource` and ids POOL/DEVICE, with ::SHARE
+    where others may have claimed the same device.
+    """
 
     namespace: str
     pod: str
@@ -53,13 +59,13 @@ class Holding:
     device_ids: tuple[str, ...]
 
 
-def read_list(answer: bytes, *, vendor: str = "") -> Iterator[Holding]:
-    """What every container holds of the resources whose names begin with `vendor`, in the answer's order.
+def read_list(answer: bytes, *, vendor: str = "", driver: str = "") -> Iterator[Holding]:
+    """What every container holds of the resources whose names begin with `vendor`, and of what `driver` gave to claims,
+    in the answer's order.
 
     Raises UndecodableAnswerError, also for an answer that is larger than any node's.
     """
     reader = _Reader()
-    left = MAX_DEVICES
     for pod in reader.messages(memoryview(answer), 1):
         name, namespace = reader.text(pod, 1), reader.text(pod, 2)
         for container in reader.messages(pod, 3):
@@ -68,11 +74,19 @@ def read_list(answer: bytes, *, vendor: str = "") -> Iterator[Holding]:
                 resource = reader.text(devices, 1)
                 if not resource.startswith(vendor):
                     continue
-                ids = tuple(_decode(value) for value in islice(reader.messages(devices, 2), left + 1))
-                left -= len(ids)
-                if left < 0:
-                    raise UndecodableAnswerError(f"it tells of more than {MAX_DEVICES} devices")
+                ids = reader.devices(_decode(value) for value in reader.messages(devices, 2))
                 yield Holding(namespace, name, container_name, resource, ids)
+            for claim in reader.messages(container, 5):
+                if ids := reader.devices(_claimed(reader, claim, driver)):
+                    yield Holding(namespace, name, container_name, driver, ids)
+
+
+def _claimed(reader: "_Reader", claim: memoryview, driver: str) -> Iterator[str]:
+    """The devices of a claim that are this driver's."""
+    for device in reader.messages(claim, 4):
+        if reader.text(device, 2) == driver:
+            share = reader.text(device, 5)
+            yield f"{reader.text(device, 3)}/{reader.text(device, 4)}" + (f"::{share}" if share else "")
 
 
 class _Reader:
@@ -80,6 +94,15 @@ class _Reader:
 
     def __init__(self) -> None:
         self._left = MAX_FIELDS
+        self._devices_left = MAX_DEVICES
+
+    def devices(self, ids: Iterator[str]) -> tuple[str, ...]:
+        """These ids, as long as all of an answer are not too many."""
+        found = tuple(islice(ids, self._devices_left + 1))
+        self._devices_left -= len(found)
+        if self._devices_left < 0:
+            raise UndecodableAnswerError(f"it tells of more than {MAX_DEVICES} devices")
+        return found
 
     def text(self, message: memoryview, number: int) -> str:
         """A field of type string: the last one counts, and a missing one is empty."""

@@ -1,6 +1,7 @@
 """What is known over time of who holds the GPUs: the kubelet's last answer, for a while. No I/O, no clock."""
 
 from pegel_exporters.gpu.attribution import Allocations, allocations
+from pegel_exporters.gpu.cluster import NO_CLUSTER, Cluster
 from pegel_exporters.gpu.metrics import Fleet, Pods
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
 
@@ -21,7 +22,7 @@ class PodsWatch:
         self._answered = False
         self._told_unknown = False
 
-    def took(self, holdings: tuple[Holding, ...], fleet: Fleet, now: float) -> list[str]:
+    def took(self, holdings: tuple[Holding, ...], fleet: Fleet, now: float, cluster: Cluster = NO_CLUSTER) -> list[str]:
         """An answer arrived. Returns what a person should be told, a line each.
 
         Ids that fit no GPU are told when the first of them appears, and not before the driver has listed the GPUs.
@@ -30,7 +31,7 @@ class PodsWatch:
         if not self._answered:
             news.append("the kubelet tells who holds the GPUs")
         self._holdings, self._at, self._error, self._answered = holdings, now, None, True
-        unknown = self._allocations(fleet).unknown if fleet.listed is not None else ()
+        unknown = self._allocations(fleet, cluster).unknown if fleet.listed is not None else ()
         if unknown and not self._told_unknown:
             examples = ", ".join(unknown[:_EXAMPLES]) + (", ..." if len(unknown) > _EXAMPLES else "")
             news.append(f"{len(unknown)} device id(s) of the kubelet fit no GPU of this node: {examples}")
@@ -43,7 +44,7 @@ class PodsWatch:
         self._error, self._answered = error, False
         return [] if same else [f"who holds the GPUs is not told: {error}; trying again"]
 
-    def pods(self, fleet: Fleet, now: float) -> Pods:
+    def pods(self, fleet: Fleet, now: float, cluster: Cluster = NO_CLUSTER) -> Pods:
         """What the page tells at this moment."""
         age = None if self._at is None else round(now - self._at, 3)
         fresh = age is not None and age <= self._kept
@@ -51,9 +52,10 @@ class PodsWatch:
             up=self._answered,
             age_seconds=age,
             kept_seconds=self._kept,
-            allocations=self._allocations(fleet) if fresh else None,
+            allocations=self._allocations(fleet, cluster) if fresh else None,
             error=str(self._error or ""),
+            cluster=cluster,
         )
 
-    def _allocations(self, fleet: Fleet) -> Allocations:
-        return allocations(self._holdings, (gauge.reading for gauge in fleet.gauges))
+    def _allocations(self, fleet: Fleet, cluster: Cluster) -> Allocations:
+        return allocations(self._holdings, (gauge.reading for gauge in fleet.gauges), cluster)

@@ -1,4 +1,4 @@
-"""What an hour of a GPU costs: a table by the model's name, from a file or built in."""
+"""What an hour of a GPU or of a MIG device costs: a table by names, from a file or built in."""
 
 import re
 from collections.abc import Mapping
@@ -9,13 +9,15 @@ import yaml
 
 from pegel_exporters.errors import UserError
 
-_KNOWN = ("currency", "default", "gpus")
+_KNOWN = ("currency", "default", "gpus", "profiles")
+_PROFILE = re.compile(r"(?:(?P<word>.+) )?(?P<profile>\d+g\.\d+gb\S*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
     """Prices of an hour by a word in the model's name, the longest that fits; `default` for a model without one.
 
+    `profiles` are MIG devices', by PROFILE, or WORD PROFILE where the model's name must have the word.
     The built-in ones are rounded prices of rented GPUs, a start that is to be replaced by one's own.
     """
 
@@ -26,11 +28,22 @@ class Prices:
             "H200": 4.50, "H100": 3.50, "A100": 2.00, "L40S": 1.50, "A10": 1.00, "L4": 0.70, "V100": 1.80, "T4": 0.40,
         }
     )  # fmt: skip
+    profiles: Mapping[str, float] = field(default_factory=dict)
 
     def hour(self, name: str) -> float:
         """The price of an hour of a model."""
-        words = sorted((word for word in self.gpus if word.lower() in name.lower()), key=len)
-        return self.gpus[words[-1]] if words else self.default
+        words = [word for word in self.gpus if word.lower() in name.lower()]
+        return self.gpus[max(words, key=len)] if words else self.default
+
+    def device_hour(self, name: str, profile: str) -> float | None:
+        """The price of an hour of a MIG device of a model, None where the table has none."""
+        told = {key: _PROFILE.fullmatch(key) for key in self.profiles}
+        words = {
+            (match["word"] or ""): key
+            for key, match in told.items()
+            if match and match["profile"] == profile and (match["word"] or "").lower() in name.lower()
+        }
+        return self.profiles[words[max(words, key=len)]] if words else None
 
 
 def load(path: Path) -> Prices:
@@ -42,7 +55,7 @@ def load(path: Path) -> Prices:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
-        raise UserError(f"{path}: expected currency, default and gpus")
+        raise UserError(f"{path}: expected currency, default, gpus and profiles")
     for name in document:
         if name not in _KNOWN:
             raise UserError(f"{path}: {name!r} is not known; known: {', '.join(_KNOWN)}")
@@ -51,6 +64,9 @@ def load(path: Path) -> Prices:
         raise UserError(f"{path}: 'gpus' must be prices by model, such as A100: 2.00")
     if "" in gpus:
         raise UserError(f"{path}: a price without a word of a model's name; 'default' is the price of all others")
+    profiles = document.get("profiles", {})
+    if not isinstance(profiles, dict) or not all(_PROFILE.fullmatch(str(name)) for name in profiles):
+        raise UserError(f"{path}: 'profiles' must be prices by MIG profile, such as 3g.20gb: 0.9 or A100 3g.20gb: 0.9")
     currency = document.get("currency", "EUR")
     if not isinstance(currency, str) or not re.fullmatch("[A-Za-z]{3}", currency):
         raise UserError(f"{path}: 'currency' must be three letters, such as EUR")
@@ -58,8 +74,13 @@ def load(path: Path) -> Prices:
     return Prices(
         currency=currency.upper(),
         default=default,
-        gpus={str(word): _price(price, f"{path}: the price of {word!r}") for word, price in gpus.items()},
+        gpus=_prices(gpus, path),
+        profiles=_prices(profiles, path),
     )
+
+
+def _prices(table: Mapping[object, object], path: Path) -> dict[str, float]:
+    return {str(name): _price(price, f"{path}: the price of {name!r}") for name, price in table.items()}
 
 
 def _price(value: object, what: str) -> float:

@@ -54,6 +54,27 @@ app.kubernetes.io/component: gpu-exporter
 {{- end -}}
 {{- end -}}
 
+{{/* Of what has no namespace: two releases of one name must not share it. */}}
+{{- define "pegel.gpu.clusterName" -}}
+{{ .Release.Namespace }}-{{ include "pegel.gpu.name" . }}
+{{- end -}}
+
+{{/* The price table; values from --set are text. */}}
+{{- define "pegel.gpu.prices" -}}
+{{- with .Values.gpu.prices -}}
+currency: {{ .currency | quote }}
+default: {{ float64 .default | printf "%.6f" }}
+{{- range $table := list "gpus" "profiles" }}
+{{- with get $.Values.gpu.prices $table }}
+{{ $table }}:
+{{- range $word, $price := . }}
+  {{ $word | quote }}: {{ float64 $price | printf "%.6f" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "pegel.gpu.priorityClassName" -}}
 {{- with .Values.gpu -}}
 {{ .priorityClassName | default (.priorityClass.create | ternary (include "pegel.gpu.name" $) "") }}

@@ -31,6 +31,23 @@ def pod(name: str, devices: dict[str, list[str]], *, namespace: str = "shop", co
     )
 
 
+def claiming(name: str, *devices: str, driver: str = "gpu.nvidia.com", namespace: str = "shop") -> Any:
+    """A pod of one container with a claim for devices, POOL/DEVICE or POOL/DEVICE::SHARE, as a kubelet tells them."""
+    claimed = []
+    for number, device in enumerate(devices):
+        pool, _, rest = device.partition("/")
+        own, _, share = rest.partition("::")
+        claimed.append(
+            messages.ClaimResource(
+                cdi_devices=[messages.CDIDevice(name=f"k8s.{driver}/claim={number}")],
+                driver_name=driver, pool_name=pool, device_name=own, share_id=share or None,
+            )
+        )  # fmt: skip
+    claim = messages.DynamicResource(claim_name="gpus", claim_namespace=namespace, claim_resources=claimed)
+    container = messages.ContainerResources(name="model", cpu_ids=[3], dynamic_resources=[claim])
+    return messages.PodResources(name=name, namespace=namespace, containers=[container])
+
+
 def response(pods: Iterable[Any]) -> bytes:
     """The answer that lists these pods."""
     answer: bytes = messages.ListPodResourcesResponse(pod_resources=pods).SerializeToString()

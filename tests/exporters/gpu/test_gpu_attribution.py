@@ -1,7 +1,8 @@
 """From device ids to who holds which GPU: data in, data out."""
 
 import pytest
-from pegel_exporters.gpu.attribution import Allocations, DeviceId, allocations, read_device_id
+from pegel_exporters.gpu.attribution import DRA_DRIVER, Allocations, DeviceId, allocations, read_device_id
+from pegel_exporters.gpu.cluster import Cluster
 from pegel_exporters.gpu.podresources import Holding
 from pegel_exporters.gpu.readings import Reading
 
@@ -145,3 +146,40 @@ def test_a_pod_with_several_gpus_holds_each_alone() -> None:
         ("a", f"GPU-{UUID}", "", "exclusive"),
         ("a", f"GPU-{OTHER}", "", "exclusive"),
     ]
+
+
+CLUSTER = Cluster(
+    teams={("shop", "a"): "search"},
+    devices={
+        "node-1/gpu-0": f"GPU-{UUID}",
+        "node-1/gpu-0-mig-19-2-1": f"MIG-{UUID}",
+        "node-1/gpu-odd": "what nobody knows",
+    },
+)
+
+
+def claims(**pods: str) -> list[Holding]:
+    return [Holding("shop", pod, "model", DRA_DRIVER, (device,)) for pod, device in pods.items()]
+
+
+def test_a_claimed_device_is_what_its_resource_slice_says() -> None:
+    told = allocations(claims(a="node-1/gpu-0", b="node-1/gpu-0-mig-19-2-1"), (), CLUSTER)
+    assert [(one.pod, one.team, one.uuid, one.mig_uuid, one.attribution) for one in told.held] == [
+        ("a", "search", f"GPU-{UUID}", "", "exclusive"),
+        ("b", "", "", f"MIG-{UUID}", "mig"),
+    ]
+
+
+def test_a_claimed_device_that_several_pods_or_a_share_of_it_were_given_is_shared() -> None:
+    for holdings in (
+        claims(a="node-1/gpu-0", b="node-1/gpu-0"),
+        claims(a="node-1/gpu-0::0f3b", b="node-1/gpu-0::77aa"),
+    ):
+        assert {one.attribution for one in allocations(holdings, (), CLUSTER).held} == {"equal_share"}
+
+
+def test_a_claimed_device_that_no_resource_slice_tells_of_is_unknown_and_given_to_none() -> None:
+    names = ("node-1/gpu-7", "node-1/gpu-odd", "node-2/gpu-0")
+    holdings = [Holding("shop", "a", "model", DRA_DRIVER, names)]
+    assert allocations(holdings, (), CLUSTER) == Allocations(unknown=tuple(sorted(names)))
+    assert allocations(claims(a="node-1/gpu-0"), ()) == Allocations(unknown=("node-1/gpu-0",))

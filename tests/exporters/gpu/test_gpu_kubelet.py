@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 T4 = [gpu.uuid for gpu in simulated.source("t4-time-sliced")(1_790_000_000.0).gpus]
 ONE_POD = [pod("checkout-7d9", {"nvidia.com/gpu": [T4[0]]})]
-HELD = f'nvidia_gpu_pod_allocated{{attribution="exclusive",container="model",mig_profile="",mig_uuid="",namespace="shop",pod="checkout-7d9",uuid="{T4[0]}"}} 1.0'  # noqa: E501
+HELD = f'nvidia_gpu_pod_allocated{{attribution="exclusive",container="model",mig_profile="",mig_uuid="",namespace="shop",pod="checkout-7d9",team="",uuid="{T4[0]}"}} 1.0'  # noqa: E501
 UP, DOWN = "nvidia_gpu_pod_resources_up 1.0", "nvidia_gpu_pod_resources_up 0.0"
 
 
@@ -288,7 +288,7 @@ def test_the_exporter_publishes_who_holds_what_in_a_page_that_is_clean(
         pod("c", {"nvidia.com/mig-1g.10gb": [mig], "nvidia.com/gpu": ["nvidia2/vgpu1", "odd"]}),
     ]
     command = simulated_with(run_exporter, kubelet)
-    labels = 'container="model",mig_profile="",mig_uuid="{}",namespace="shop",pod="{}",uuid="{}"'
+    labels = 'container="model",mig_profile="",mig_uuid="{}",namespace="shop",pod="{}",team="",uuid="{}"'
     page = command.sees(
         UP,
         HELD,
@@ -362,7 +362,7 @@ def test_gkes_ids_are_given_to_the_gpu_whose_file_they_name(
     command = run_exporter("--pod-resources", str(kubelet.path), environment=nvml.environment)
     command.sees(
         'nvidia_gpu_pod_allocated{attribution="equal_share",container="model",mig_profile="",mig_uuid="",namespace="shop",pod="a",'
-        f'uuid="{T4[0]}"}} 1.0',
+        f'team="",uuid="{T4[0]}"}} 1.0',
         "nvidia_gpu_pod_resources_unknown_devices 1.0",
     )
 

@@ -11,7 +11,7 @@ from pegel_exporters import catalogue
 from pegel_exporters.errors import UserError
 from pegel_exporters.exposition import LabelValues
 from pegel_exporters.gpu import accounts, prices
-from pegel_exporters.gpu.accounts import Account, Accounts, state_of
+from pegel_exporters.gpu.accounts import Account, Accounts, hour_of, state_of
 from pegel_exporters.gpu.attribution import Allocation, Allocations, allocations
 from pegel_exporters.gpu.cgroups import Place, place_of
 from pegel_exporters.gpu.fleet import Watch
@@ -169,6 +169,45 @@ def test_an_hour_of_a_cut_up_gpu_costs_each_its_slices_and_the_rest_nobody() -> 
     assert total(kept).idle_seconds == 0, "what it does isn't known"
 
 
+def test_a_mig_device_with_a_price_of_its_own_costs_that_and_the_gpu_what_its_parts_do() -> None:
+    table = Prices(
+        gpus={"A100": 7.0}, profiles={"3g.20gb": 9.0, "A100 3g.20gb": 4.0, "H100 2g.10gb": 50.0, "1g.5gb": 0.5}
+    )
+    told = allocations(
+        [Holding("shop", f"p{n}", "model", "nvidia.com/mig-x", (CUT.instances[n].uuid,)) for n in (0, 1)], [CUT]
+    )
+    kept = Accounts(table)
+    for second in range(0, 3601, 30):
+        gauges = gauges_of(CUT, at=float(second))
+        kept.take(gauges, shares(told, gauges, {}), float(second))
+    by_pod = {labels[1]: account for labels, account in of(kept, CUT.uuid).items()}
+    assert by_pod["p0"].cost == pytest.approx(4.0), "the longest word decides"
+    assert by_pod["p1"].cost == pytest.approx(2.0), "its slices, since the table has none of an A100"
+    assert by_pod[""].cost == pytest.approx(0.5 + 1.0), (
+        "the part that nobody holds, and the slice that is cut into none"
+    )
+    price = next(f for f in accounts.families(gauges, (), table) if f.metric == catalogue.GPU_PRICE)
+    assert list(price.samples.values()) == [pytest.approx(total(kept).cost)] == [pytest.approx(7.5)]
+
+
+@given(st.lists(st.sampled_from(["whole", "0", "1", "2"]), max_size=6), st.floats(0, 100), st.floats(0, 100))
+def test_whatever_a_kubelet_tells_a_cut_up_gpu_costs_what_its_parts_do(
+    who: list[str], whole: float, part: float
+) -> None:
+    table = Prices(gpus={"A100": whole}, profiles={"3g.20gb": part})
+    held_by = [
+        Holding(
+            "shop", f"p{n}", "model", "nvidia.com/gpu", (CUT.uuid if of == "whole" else CUT.instances[int(of)].uuid,)
+        )
+        for n, of in enumerate(who)
+    ]
+    kept, told = Accounts(table), allocations(held_by, [CUT])
+    for second in (0.0, 60.0):
+        kept.take(gauges_of(CUT, at=second), shares(told, gauges_of(CUT, at=second), {}), second)
+    assert total(kept).seconds == pytest.approx(60)
+    assert total(kept).cost == pytest.approx(hour_of(gauges_of(CUT)[0], table) / 60, abs=1e-9)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[float, tuple[Gauge, ...], tuple[Share, ...] | None]]:
     """Readings of up to three GPUs that come and go, with holders that come and go."""
@@ -294,18 +333,26 @@ def test_energy_that_is_not_known_has_no_series() -> None:
 
 
 def test_a_price_table_is_read(tmp_path: Path) -> None:
-    (tmp_path / "p.yaml").write_text("currency: chf\ndefault: 0.5\ngpus: {A100: 2, 'A100-SXM4-80GB': 2.5}\n")
+    (tmp_path / "p.yaml").write_text(
+        "currency: chf\ndefault: 0.5\ngpus: {A100: 2, 'A100-SXM4-80GB': 2.5}\n"
+        "profiles: {A100 3g.20gb: 0.9, 1g.10gb+me: 0.3}\n"
+    )
     told = prices.load(tmp_path / "p.yaml")
     assert (told.currency, told.hour("NVIDIA A100-PCIE"), told.hour("NVIDIA B300")) == ("CHF", 2.0, 0.5)
+    assert told.device_hour("NVIDIA A100-PCIE", "3g.20gb") == 0.9
+    assert told.device_hour("NVIDIA H100", "3g.20gb") is None
+    assert told.device_hour("NVIDIA H100", "1g.10gb+me") == 0.3
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("gpus: [", "not a YAML file"),
-        ("- 1", "expected currency, default and gpus"),
-        ("price: 1", "'price' is not known; known: currency, default, gpus"),
+        ("- 1", "expected currency, default, gpus and profiles"),
+        ("price: 1", "'price' is not known; known: currency, default, gpus, profiles"),
         ("gpus: 3", "'gpus' must be prices by model"),
+        ("profiles: {small: 1}", "'profiles' must be prices by MIG profile, such as 3g.20gb: 0.9"),
+        ("profiles: {1g.5gb: -1}", "the price of '1g.5gb' must be a number, 0 or more"),
         ("gpus: {A100: cheap}", "the price of 'A100' must be a number, 0 or more"),
         ("default: -1", "'default' must be a number, 0 or more"),
         ("currency: €", "'currency' must be three letters"),

@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pegel_exporters.gpu.podresources import MAX_FIELDS, Holding, UndecodableAnswerError, read_list
 
-from tests.exporters.gpu.kubelet_server import messages, pod, response
+from tests.exporters.gpu.kubelet_server import claiming, messages, pod, response
 
+DRIVER = "gpu.nvidia.com"
 name = st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=12)
 containers = st.builds(
-    lambda name, devices, cpus, size: messages.ContainerResources(
+    lambda name, devices, cpus, size, claims: messages.ContainerResources(
         name=name,
         devices=devices,
         cpu_ids=cpus,
         memory=[messages.ContainerMemory(memory_type="memory", size=size)],
+        dynamic_resources=claims,
     ),
     name,
     st.lists(
@@ -33,7 +35,24 @@ containers = st.builds(
     ),
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
     st.integers(0, 2**64 - 1),
-)
+    st.lists(
+        st.builds(
+            lambda name, devices: messages.DynamicResource(claim_name=name, claim_resources=devices),
+            name,
+            st.lists(
+                st.builds(
+                    lambda driver, pool, device, share: messages.ClaimResource(
+                        cdi_devices=[messages.CDIDevice(name=device)],
+                        driver_name=driver, pool_name=pool, device_name=device, share_id=share,
+                    ),
+                    st.sampled_from([DRIVER, "compute-domain.nvidia.com", ""]), name, name, name | st.none(),
+                ),
+                max_size=3,
+            ),
+        ),
+        max_size=2,
+    ),
+)  # fmt: skip
 pods = st.lists(
     st.builds(
         lambda name, namespace, containers: messages.PodResources(
@@ -48,18 +67,27 @@ pods = st.lists(
 
 
 def theirs(answer: Any) -> list[Holding]:
-    return [
-        Holding(pod.namespace, pod.name, container.name, devices.resource_name, tuple(devices.device_ids))
-        for pod in answer.pod_resources
-        for container in pod.containers
-        for devices in container.devices
-    ]
+    found = []
+    for one in answer.pod_resources:
+        for container in one.containers:
+            found += [
+                Holding(one.namespace, one.name, container.name, devices.resource_name, tuple(devices.device_ids))
+                for devices in container.devices
+            ]
+            for claim in container.dynamic_resources:
+                ids = tuple(
+                    f"{device.pool_name}/{device.device_name}" + (f"::{device.share_id}" if device.share_id else "")
+                    for device in claim.claim_resources
+                    if device.driver_name == DRIVER
+                )
+                found += [Holding(one.namespace, one.name, container.name, DRIVER, ids)] if ids else []
+    return found
 
 
 @given(pods)
 def test_an_answer_is_read_as_protobuf_reads_it(pods: list[Any]) -> None:
     answer = messages.ListPodResourcesResponse(pod_resources=pods)
-    assert list(read_list(answer.SerializeToString())) == theirs(answer)
+    assert list(read_list(answer.SerializeToString(), driver=DRIVER)) == theirs(answer)
 
 
 @given(pods, st.binary(max_size=40), st.integers(0))
@@ -68,7 +96,7 @@ def test_a_broken_answer_is_refused_or_read_as_protobuf_reads_it(pods: list[Any]
     at = place % (len(sound) + 1)
     broken = sound[:at] + noise + sound[at + len(noise) :]
     try:
-        ours = list(read_list(broken))
+        ours = list(read_list(broken, driver=DRIVER))
     except UndecodableAnswerError:
         return
     try:
@@ -91,6 +119,20 @@ def test_resources_of_other_vendors_are_skipped() -> None:
         Holding("shop", "a", "model", "nvidia.com/gpu", ("GPU-1",)),
         Holding("shop", "a", "model", "nvidia.com/mig-1g.5gb", ()),
     ]
+
+
+def test_claims_of_other_drivers_are_skipped() -> None:
+    answer = response(
+        [claiming("a", "node-1/gpu-0", "node-1/gpu-1::s"), claiming("b", "imex/0", driver="imex.nvidia.com")]
+    )
+    assert list(read_list(answer, vendor="nvidia.com/", driver=DRIVER)) == [
+        Holding("shop", "a", "model", DRIVER, ("node-1/gpu-0", "node-1/gpu-1::s"))
+    ]
+
+
+def test_more_claimed_devices_than_a_node_has_are_refused() -> None:
+    with pytest.raises(UndecodableAnswerError, match="more than 4096 devices"):
+        list(read_list(response([claiming("a", *(f"n/gpu-{n}" for n in range(4097)))]), driver=DRIVER))
 
 
 def test_a_node_that_is_full_of_pods_is_within_the_bounds() -> None:

@@ -68,9 +68,9 @@ def test_an_answer_is_a_series_for_each_holder_with_its_age() -> None:
     watch, news = watch_of(((holding(GPU), holding(MIG, pod="b"), holding(f"{OTHER}::1", pod="c")), 100.0))
     assert samples(watch, 103.5) == {
         "allocated": {
-            ("shop", "b", "model", "", MIG, "", "mig"): 1.0,
-            ("shop", "c", "model", OTHER, "", "", "equal_share"): 1.0,
-            ("shop", "checkout-7d9", "model", GPU, "", "", "exclusive"): 1.0,
+            ("shop", "b", "model", "", MIG, "", "", "mig"): 1.0,
+            ("shop", "c", "model", OTHER, "", "", "", "equal_share"): 1.0,
+            ("shop", "checkout-7d9", "model", GPU, "", "", "", "exclusive"): 1.0,
         },
         "resources_up": {(): 1.0},
         "resources_age_seconds": {(): 3.5},
