@@ -97,7 +97,7 @@ def command(
     cluster: ClusterOf = _cluster(service_account, team_label, pod_labels, asked=ask is not None)
     owners: OwnersOf = Owners().of
     if simulate and ask is None:
-        ask, owners = simulated.holders(simulate)
+        ask, owners, cluster = simulated.holders(simulate)
     with open_socket(address) as sock:
         what = f"simulated GPUs ({simulate})" if simulate else "this node's GPUs"
         logging.getLogger("pegel").info(

@@ -1,9 +1,11 @@
 """XID errors as the driver reports them, waited for in a thread of the worker process."""
 
+import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 import pynvml
 
@@ -25,7 +27,8 @@ class XidEvents:
             self._set = pynvml.nvmlEventSetCreate()
         except pynvml.NVMLError:
             return
-        self._known = 0
+        self._uuids: dict[int | None, str] = {}
+        """By the driver's handle: a GPU that has just been lost can't be asked for its UUID any more."""
         for device in devices:
             self.watch(device)
         threading.Thread(target=self._wait, daemon=True).start()
@@ -36,7 +39,7 @@ class XidEvents:
             pynvml.nvmlDeviceRegisterEvents(device.handle, pynvml.nvmlEventTypeXidCriticalError, self._set)
         except (pynvml.NVMLError, AttributeError):
             return
-        self._known += 1
+        self._uuids[_address(device.handle)] = device.uuid
 
     def taken(self) -> tuple[Xid, ...]:
         """The errors since the last call."""
@@ -44,14 +47,18 @@ class XidEvents:
 
     def _wait(self) -> None:
         while True:
-            if not self._known:  # a wait on an empty set returns at once
+            if not self._uuids:  # a wait on an empty set returns at once
                 time.sleep(_PAUSE_SECONDS)
                 continue
             try:
                 event = pynvml.nvmlEventSetWait_v2(self._set, _WAIT_MILLISECONDS)
                 if event.eventType == pynvml.nvmlEventTypeXidCriticalError:
-                    uuid = pynvml.nvmlDeviceGetUUID(event.device)
+                    uuid = self._uuids.get(_address(event.device)) or pynvml.nvmlDeviceGetUUID(event.device)
                     self._found.append(Xid(uuid=uuid, code=int(event.eventData), time=time.time()))
             except pynvml.NVMLError as error:
                 if error.value != pynvml.NVML_ERROR_TIMEOUT:  # a lost GPU: the reading tells of it
                     time.sleep(_PAUSE_SECONDS)
+
+
+def _address(handle: Any) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value

@@ -1,7 +1,8 @@
 """The exporter as it runs: readings in at an interval, the page out as often as it is asked for.
 
 Reading, asking the kubelet and rendering are loops of their own, so that a driver or a kubelet that hangs makes what
-they told older, never the page slower.
+they told older, never the page slower. What they make of it is worked out in one thread beside the event loop, which
+hands out the last page meanwhile; nothing else touches what is known.
 """
 
 import asyncio
@@ -10,10 +11,13 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
+from typing import ParamSpec, TypeVar
 
 from pegel_exporters import catalogue
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Page, Renderer, wants_openmetrics
@@ -28,12 +32,14 @@ from pegel_exporters.gpu.prices import Prices
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node
 from pegel_exporters.gpu.sets import MetricSet, families
 from pegel_exporters.gpu.shares import Share, shares
-from pegel_exporters.gpu.simulated import Source
-from pegel_exporters.gpu.worker import Worker
+from pegel_exporters.gpu.simulated import DriverHangsError, Source
+from pegel_exporters.gpu.worker import Worker, unanswered
 from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
 
 log = logging.getLogger("pegel")
 
+T = TypeVar("T")
+P = ParamSpec("P")
 Read = Callable[[], Awaitable[Node]]
 Ask = Callable[[], Awaitable[tuple[Holding, ...]]]
 OwnersOf = Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
@@ -45,6 +51,8 @@ STALE_SECONDS = 15.0
 """Age at which a reading's values leave the page, or three intervals if that is longer."""
 RELEASED = "it was released by SIGUSR1; SIGUSR2 takes it again"
 SHORTEST_TIMEOUT_SECONDS = 2.0
+SWITCH_SECONDS = 0.0005
+"""How long a scrape waits at most for Python's lock, each time it needs it, while the thread beside it works."""
 SHORTEST_ASK_SECONDS, LONGEST_ASK_SECONDS = 1.0, 10.0
 """The kubelet is asked at the interval within these bounds: its rate limit is one for all of its clients."""
 
@@ -70,6 +78,10 @@ class Exporter:
         self._accounts = Accounts(prices, longest=max(LONGEST_SECONDS, 3 * interval))
         self._shares: tuple[Share, ...] = ()
         self._shown: frozenset[str] = frozenset()
+        """The GPUs on the page that is handed out."""
+        self._scrapes: dict[frozenset[str], float] = {}
+        """When pages with these GPUs were first handed out since the last reading."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
         self._pods: PodsWatch | None = None
         self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
         self._renderers = Renderer(), Renderer()
@@ -78,31 +90,46 @@ class Exporter:
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._asked = False
-        self._page = Page.of(self._told(), *self._renderers)
+        self._ready = False
+        self._page = self._rendered()[0]
+
+    async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What comes of some work, done in the thread after all that was asked for before."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
 
     async def watch(self, read: Read) -> None:
         """Read at every interval, less often while there is no driver. Runs until cancelled."""
         pause = self._interval
         while True:
             while not self._wanted.is_set():  # a released GPU costs as ever
-                self._account()
+                await self._beside(self._account)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wanted.wait(), self._interval)
             began = time.monotonic()
             try:
                 node = await read()
             except DriverUnavailableError as error:
-                for line in self._watch.failed(str(error) if self._wanted.is_set() else RELEASED):
-                    log.warning("%s", line)
+                await self._beside(self._failed, str(error) if self._wanted.is_set() else RELEASED)
                 pause = max(self._interval, min(2 * pause, LONGEST_PAUSE_SECONDS))
             else:
-                for line in self._watch.took(node, time.monotonic()):
-                    log.info("%s", line)
+                await self._beside(self._took, node, time.monotonic())
                 pause = self._interval
             self._asked = True
-            self._account()
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
+
+    def _took(self, node: Node, now: float) -> None:
+        scrapes, self._scrapes = self._scrapes, {}
+        for shown, at in scrapes.items():
+            self._watch.scraped(shown, at)
+        for line in self._watch.took(node, now):
+            log.info("%s", line)
+        self._account()
+
+    def _failed(self, reason: str) -> None:
+        for line in self._watch.failed(reason):
+            log.warning("%s", line)
+        self._account()
 
     def _account(self) -> None:
         """Time has passed: whose was it?"""
@@ -115,11 +142,10 @@ class Exporter:
             self._shares = shares(told, fleet.gauges, self._owners(pids))
         self._accounts.take(fleet.gauges, None if told is None else self._shares, time.monotonic())
 
-    def release(self) -> None:
+    async def release(self) -> None:
         """Leave the driver alone until `take`, so that it can be unloaded: whoever reads it must be ended as well."""
         self._wanted.clear()
-        for line in self._watch.failed(RELEASED):
-            log.warning("%s", line)
+        await self._beside(self._failed, RELEASED)
         self._changed.set()
 
     def take(self) -> None:
@@ -135,14 +161,16 @@ class Exporter:
             try:
                 holdings = await ask()
             except KubeletUnavailableError as error:
-                for line in pods.failed(error):
-                    log.warning("%s", line)
+                news, level = await self._beside(pods.failed, error), logging.WARNING
             else:
-                now = time.monotonic()
-                for line in pods.took(holdings, self._watch.fleet(now), now, self._cluster()):
-                    log.info("%s", line)
+                news, level = await self._beside(self._held, pods, holdings, time.monotonic()), logging.INFO
+            for line in news:
+                log.log(level, "%s", line)
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
+
+    def _held(self, pods: PodsWatch, holdings: tuple[Holding, ...], now: float) -> list[str]:
+        return pods.took(holdings, self._watch.fleet(now), now, self._cluster())
 
     async def render(self) -> None:
         """Render after every reading, and at every interval without one: ages grow. Runs until cancelled."""
@@ -151,19 +179,16 @@ class Exporter:
                 async with asyncio.timeout(self._interval):
                     await self._changed.wait()
             self._changed.clear()
-            told = self._told()
-            # A scrape that waits is answered between the steps, from the page before.
-            plain, opened = self._renderers
-            await asyncio.sleep(0)
-            text_page = plain.render(told)
-            await asyncio.sleep(0)
-            openmetrics = opened.render(told, openmetrics=True)
-            await asyncio.sleep(0)
-            self._page = await asyncio.to_thread(Page.packed, text_page, openmetrics)  # zlib needs no lock
+            asked = self._asked
+            self._page, self._shown = await self._beside(self._rendered)
+            self._ready = asked
 
-    def _told(self) -> tuple[Family, ...]:
+    def _rendered(self) -> tuple[Page, frozenset[str]]:
+        """The page as of now, and the GPUs on it."""
         fleet = self._fleet()
-        self._shown = frozenset(gauge.reading.uuid for gauge in fleet.gauges)
+        return Page.of(self._told(fleet), *self._renderers), frozenset(gauge.reading.uuid for gauge in fleet.gauges)
+
+    def _told(self, fleet: Fleet) -> tuple[Family, ...]:
         mine = (*accounts.families(fleet.gauges, self._shares, self._accounts.prices), *self._accounts.families())
         return self._build, *families(fleet, self._sets, hostname=self._hostname, accounts=mine)
 
@@ -173,21 +198,24 @@ class Exporter:
         return replace(fleet, pods=self._pods.pods(fleet, now, self._cluster())) if self._pods else fleet
 
     async def handle(self, request: Request) -> Response:
-        """Answer /metrics, /healthz, /readyz (the driver was asked once, whatever it said) and /."""
+        """Answer /metrics, /healthz, /readyz (the page tells what the driver said, if anything) and /."""
         if request.method not in ("GET", "HEAD"):
             return Response(405, b"only GET and HEAD\n", headers={"Allow": "GET, HEAD"})
         match request.path:
             case "/metrics":
-                self._watch.scraped(self._shown, time.monotonic())
+                self._scrapes.setdefault(self._shown, time.monotonic())
                 return _metrics(request, self._page)
             case "/healthz":
                 return text("ok")
             case "/readyz":
-                return text("ready") if self._asked else text("the driver was not asked yet", 503)
+                return text("ready") if self._ready else text("the driver was not asked yet", 503)
             case "/":
-                return Response(200, page.page(self._fleet(), self._shares, self._accounts), "text/html; charset=utf-8")
+                return Response(200, await self._beside(self._for_people), "text/html; charset=utf-8")
             case _:
                 return text("not found; there are /, /metrics, /healthz and /readyz", 404)
+
+    def _for_people(self) -> bytes:
+        return page.page(self._fleet(), self._shares, self._accounts)
 
 
 def _metrics(request: Request, rendered: Page) -> Response:
@@ -223,22 +251,24 @@ async def run(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    worker = Worker(timeout=max(2 * interval, SHORTEST_TIMEOUT_SECONDS))
+    timeout = max(2 * interval, SHORTEST_TIMEOUT_SECONDS)
+    worker = Worker(timeout=timeout)
     exporter = Exporter(interval=interval, sets=sets, hostname=hostname, prices=prices, owners=owners, cluster=cluster)
     closing: set[asyncio.Task[None]] = set()
 
-    def release() -> None:
-        exporter.release()
-        closing.add(asyncio.create_task(worker.close()))
+    async def release() -> None:
+        await exporter.release()
+        await worker.close()
 
-    loop.add_signal_handler(signal.SIGUSR1, release)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: closing.add(asyncio.create_task(release())))
     loop.add_signal_handler(signal.SIGUSR2, exporter.take)
     server = await serve(exporter.handle, sock)
     # A page is many small objects in no cycle: looking through all of them again and again would hold up scrapes.
     gc.freeze()
     gc.set_threshold(100_000)
+    sys.setswitchinterval(SWITCH_SECONDS)
     loops = [
-        asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate))),
+        asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate, timeout))),
         asyncio.create_task(exporter.render()),
         asyncio.create_task(stop.wait()),
     ]
@@ -256,8 +286,16 @@ async def run(
         await worker.close()
 
 
-def _simulated(source: Source) -> Read:
+def _simulated(source: Source, timeout: float) -> Read:
     async def read() -> Node:
-        return source(time.time())
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    try:
+                        return source(time.time())
+                    except DriverHangsError as error:
+                        await asyncio.sleep(error.seconds)
+        except TimeoutError:
+            raise unanswered(timeout) from None
 
     return read

@@ -7,12 +7,14 @@ import math
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
+from pegel_exporters.gpu.cluster import Cluster, PodName
 from pegel_exporters.gpu.podresources import Holding
-from pegel_exporters.gpu.readings import DriverUnavailableError, Instance, Node, Process, Reading, Xid
+from pegel_exporters.gpu.readings import Instance, Node, Process, Reading, Xid
 from pegel_exporters.gpu.scenario import ABSENT, Event, Group, Scenario, built_in, load, parse
 
-__all__ = ["ABSENT", "EPOCH", "Source", "built_in", "holders", "load", "parse", "read", "source"]
+__all__ = ["ABSENT", "EPOCH", "DriverHangsError", "Source", "built_in", "holders", "load", "parse", "read", "source"]
 
 EPOCH = 1_735_689_600.0
 """When the simulated drivers were loaded, as a Unix time: 2025 began. Energy counts from here."""
@@ -26,6 +28,14 @@ _NVLINK_BYTES_A_SECOND = 2e9
 _POWER_CAP = 0x4
 
 Source = Callable[[float], Node]
+
+
+class DriverHangsError(Exception):
+    """The simulated driver answers in `seconds`, and not before."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"it answers in {seconds:g} seconds")
+        self.seconds = seconds
 
 
 def source(name: str) -> Source:
@@ -44,30 +54,39 @@ def source(name: str) -> Source:
     return node
 
 
-def holders(
-    name: str,
-) -> tuple[
-    Callable[[], Awaitable[tuple[Holding, ...]]] | None, Callable[[Iterable[int]], Mapping[int, tuple[str, str]]]
-]:
-    """Who holds a scenario's GPUs, as the kubelet would be asked, None where nobody does; and the pods of processes."""
+class Holders(NamedTuple):
+    """Who holds GPUs, as the kubelet would be asked, None where nobody does; the pods of processes; and what an API
+    server would tell."""
+
+    ask: Callable[[], Awaitable[tuple[Holding, ...]]] | None
+    owners: Callable[[Iterable[int]], Mapping[int, PodName]]
+    cluster: Callable[[], Cluster]
+
+
+def holders(name: str) -> Holders:
+    """Those of a scenario. A pod's team is its namespace."""
     scenario = load(name)
     held = tuple(_holdings(scenario))
+    cluster = Cluster(teams={(one.namespace, one.pod): one.namespace for one in held})
     owned = {process.pid: pod for process, pod in _owned(scenario)}
 
     async def ask() -> tuple[Holding, ...]:
         return held
 
-    return (ask if held else None), lambda pids: {pid: owned[pid] for pid in pids if pid in owned}
+    def owners(pids: Iterable[int]) -> dict[int, PodName]:
+        return {pid: owned[pid] for pid in pids if pid in owned}
+
+    return Holders(ask if held else None, owners, lambda: cluster)
 
 
 def read(scenario: Scenario, now: float, *, since: float | None = None) -> Node:
     """All GPUs of a scenario at Unix time `now`, which is not before EPOCH, with the errors from `since` on.
 
-    Raises DriverUnavailableError while the scenario's driver hangs.
+    Raises DriverHangsError while the scenario's driver hangs.
     """
-    if any(_lasts(event, now) for event in scenario.events if event.gpu < 0):
-        raise DriverUnavailableError("the driver did not answer within 2 seconds")
-    lost = {event.gpu for event in scenario.events if _lasts(event, now)}
+    if hangs := max((_left(event, now) for event in scenario.events if event.gpu < 0), default=0.0):
+        raise DriverHangsError(hangs)
+    lost = {event.gpu for event in scenario.events if _left(event, now)}
     return Node(
         time=now,
         driver_version=scenario.driver_version,
@@ -88,8 +107,10 @@ def read(scenario: Scenario, now: float, *, since: float | None = None) -> Node:
     )
 
 
-def _lasts(event: Event, now: float) -> bool:
-    return event.lasts > 0 and 0 <= (now - EPOCH) % event.every - event.seconds < event.lasts
+def _left(event: Event, now: float) -> float:
+    """For how many seconds an event lasts on, 0 where it doesn't happen now."""
+    since = (now - EPOCH) % event.every - event.seconds
+    return event.lasts - since if 0 <= since < event.lasts else 0.0
 
 
 def _times(event: Event, since: float, now: float) -> Iterator[float]:

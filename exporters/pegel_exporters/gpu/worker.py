@@ -44,7 +44,7 @@ class Worker:
                 node = Node.from_json(await _ask(self._process))
         except TimeoutError:
             await self.close()
-            raise DriverUnavailableError(f"the driver did not answer within {timeout:g} seconds") from None
+            raise unanswered(timeout) from None
         except DriverUnavailableError:
             await self.close()
             raise
@@ -62,6 +62,11 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KILL_SECONDS):
                 await process.wait()
+
+
+def unanswered(seconds: float) -> DriverUnavailableError:
+    """What is told of a driver that hangs, after so long."""
+    return DriverUnavailableError(f"the driver did not answer within {seconds:g} seconds")
 
 
 async def _ask(process: asyncio.subprocess.Process) -> bytes:

@@ -19,7 +19,7 @@ NOW = 1_789_999_920.0
 def shown(name: str, *, hours: float = 1.0) -> str:
     """The page of a built-in scenario after some hours."""
     read = simulated.source(name)
-    ask, owners = simulated.holders(name)
+    ask, owners, cluster = simulated.holders(name)
     assert ask is not None
     held = asyncio.run(ask())
     watch, accounts = Watch(stale_after=60.0), Accounts(Prices())
@@ -27,7 +27,7 @@ def shown(name: str, *, hours: float = 1.0) -> str:
         node = read(NOW + second)
         watch.took(node, float(second))
         fleet = watch.fleet(float(second))
-        told = allocations(held, node.gpus)
+        told = allocations(held, node.gpus, cluster())
         parts = shares(told, fleet.gauges, owners([one.pid for gpu in node.gpus for one in gpu.processes]))
         accounts.take(fleet.gauges, parts, float(second))
     pods = Pods(up=True, age_seconds=0.0, kept_seconds=60.0, allocations=told)
@@ -51,14 +51,14 @@ def test_each_container_has_its_time_and_its_money_and_nobody_the_rest() -> None
 
 def test_pods_on_one_gpu_are_shown_with_their_part_of_its_use() -> None:
     text = shown("t4-time-sliced", hours=0.1)
-    assert "shop/search-0 <small>model, 0 % of its use</small>" in text
-    assert "lab/speech-0 <small>model, 5" in text
+    assert "shop/search-0 <small>model, team shop, 0 % of its use</small>" in text
+    assert "lab/speech-0 <small>model, team lab, 5" in text
 
 
 def test_mig_devices_have_rows_with_their_holders_and_the_free_one_nobody() -> None:
     text = shown("h100-mig", hours=0.1)
     assert text.count('<tr class="mig">') == 15
-    assert "shop/search-0 <small>model, a MIG device 3g.40gb</small>" in text
+    assert "shop/search-0 <small>model, team shop, a MIG device 3g.40gb</small>" in text
     assert "its parts, below" in text
     assert "not told" in shown("a100-mig", hours=0.1)
 

@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pegel_exporters.errors import UserError
 from pegel_exporters.gpu import simulated
 from pegel_exporters.gpu.prices import Prices
-from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading
+from pegel_exporters.gpu.readings import Node, Reading
 from pegel_exporters.gpu.scenario import Scenario
 from pegel_exporters.gpu.waste import waste
 
@@ -156,9 +159,26 @@ def test_the_broken_node_loses_a_gpu_and_hangs_and_recovers() -> None:
     for second in range(240):
         try:
             seen.add(read(NOW + second).gpus[1].error)
-        except DriverUnavailableError as error:
-            seen.add(str(error))
-    assert seen == {"", "GPU is lost", "the driver did not answer within 2 seconds"}
+        except simulated.DriverHangsError as error:
+            seen.add("hangs")
+            read(NOW + second + error.seconds)
+    assert seen == {"", "GPU is lost", "hangs"}
+
+
+@pytest.mark.integration
+def test_a_simulated_hang_is_noticed_at_the_deadline_and_over_when_it_ends(
+    run_exporter: Callable[..., Any], tmp_path: Path
+) -> None:
+    scenario = tmp_path / "hangs.yaml"
+    scenario.write_text(json.dumps({**DOCUMENT, "events": [{"gpu": -1, "every": 10, "seconds": 1, "lasts": 5}]}))
+    command = run_exporter("--simulate", str(scenario), ready=False)
+
+    def up() -> set[str]:
+        return set(re.findall(r"^nvidia_gpu_up\{.*\} (\S+)$", command.metrics(), re.MULTILINE))
+
+    for state in ("1.0", "0.0", "1.0"):
+        command.wait(lambda: up() == {state})  # noqa: B023
+    assert "the driver did not answer within 2 seconds" in command.log
 
 
 def test_throttling_is_a_state_and_as_many_seconds() -> None:
@@ -171,9 +191,10 @@ def test_throttling_is_a_state_and_as_many_seconds() -> None:
 
 
 def test_pods_of_a_scenario_hold_its_gpus_and_own_its_processes() -> None:
-    ask, owners = simulated.holders("t4-time-sliced")
+    ask, owners, cluster = simulated.holders("t4-time-sliced")
     assert ask is not None
     held = asyncio.run(ask())
+    assert cluster().teams["shop", "ranking-0"] == "shop"
     assert len(held) == 13
     assert held[1].device_ids[0].endswith("::1")
     first = simulated.source("t4-time-sliced")(NOW).gpus[0]

@@ -1,6 +1,7 @@
 """The worker process and the C double against the simulation: two sources, one page."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -51,6 +52,49 @@ def test_the_double_and_the_simulation_give_the_same_page(
     assert not read.simulated
     assert page(replace(read, simulated=True)) == page(node)
     assert page(node).count(b"\n") > 50
+
+
+def test_a_node_in_trouble_gives_the_same_pages_from_both_one_after_the_other(
+    nvml: Any, lines_of: Callable[[Node], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = QUIET - (QUIET - simulated.EPOCH) % 120
+    source = simulated.source("broken")
+    whole = source(began)
+    for key, value in nvml.environment.items():
+        monkeypatch.setenv(key, value)
+    ours, theirs = Watch(stale_after=60.0), Watch(stale_after=60.0)
+    seen = []
+
+    async def go() -> None:
+        worker = Worker(timeout=20.0)
+        nvml.tell(*lines_of(whole))
+        await worker.read()
+        numbers = itertools.count(1)
+        try:
+            for second in (5.0, 30.0, 60.0, 75.0):
+                node = source(began + second)
+                events = [f"event {next(numbers)} {node_index(whole, xid.uuid)} {xid.code}" for xid in node.xids]
+                nvml.tell(*lines_of(node), *events)
+                read = await worker.read()
+                xids = list(read.xids)
+                while len(xids) < len(node.xids):  # the driver's events come when they come
+                    await asyncio.sleep(0.05)
+                    xids += (await worker.read()).xids
+                told = tuple(replace(xid, time=other.time) for xid, other in zip(xids, node.xids, strict=True))
+                ours.took(node, second)
+                theirs.took(replace(read, simulated=True, xids=told), second)
+                pages = [Renderer().render(families(watch.fleet(second))) for watch in (ours, theirs)]
+                assert pages[0] == pages[1]
+                seen.append((sum(gpu.error != "" for gpu in node.gpus), [xid.code for xid in node.xids]))
+        finally:
+            await worker.close()
+
+    asyncio.run(go())
+    assert seen == [(0, []), (1, [79]), (0, []), (0, [48])]
+
+
+def node_index(node: Node, uuid: str) -> str:
+    return next(gpu.gpu for gpu in node.gpus if gpu.uuid == uuid)
 
 
 def test_a_gpu_that_is_lost_before_it_tells_its_uuid_is_still_listed(
