@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -36,6 +36,7 @@ NODES = {"4 GPUs": GROUP.format(count=4, more=""), "24 GPUs of 7 MIG devices": G
     count=24, more=MIG.format(pods=", ".join(f"shop/model-{number}/model" for number in range(7)))
 )}  # fmt: skip
 BUDGET_MILLISECONDS, BUDGET_MIB = 10, 64
+HANG_BUDGET_MILLISECONDS, HANG_SECONDS = 50, 5.0
 SCRAPE_EVERY_SECONDS = 0.1
 
 
@@ -49,6 +50,8 @@ class Run:
     seconds: float
     early: float
     late: float
+    hung: list[float] = field(default_factory=list)
+    """Page times in ms while a call of the driver never returns."""
 
 
 def family(pid: int) -> list[int]:
@@ -118,7 +121,16 @@ def measure(contender: str, folder: Path, ticks: int, interval: float) -> Run:
             time.sleep(SCRAPE_EVERY_SECONDS)
         series = sum(not line.startswith(b"#") for line in page.splitlines())
         used = cpu_seconds(family(pid)) - cpu
-        return Run(series, took, used, time.monotonic() - began, early, sum(map(resident_mib, family(pid))))
+        run = Run(series, took, used, time.monotonic() - began, early, sum(map(resident_mib, family(pid))))
+        if contender == "pegel":
+            told = (folder / "scenario").read_text()
+            (folder / "scenario").write_text(f"{told}hang nvmlDeviceGetPowerUsage\n")
+            until = time.monotonic() + HANG_SECONDS
+            while time.monotonic() < until:
+                run.hung.append(scraped(port)[1])
+                time.sleep(SCRAPE_EVERY_SECONDS / 2)
+            (folder / "scenario").write_text(told)
+        return run
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -135,6 +147,11 @@ def figures(name: str, pegel: Run, collector: Run, interval: float) -> list[Figu
             f"{statistics.median(pegel.milliseconds):.1f} / {p99:.1f} ms; stock Collector "
             f"{statistics.median(collector.milliseconds):.0f} / {quantile(collector.milliseconds, 0.99):.0f} ms",
             p99 <= BUDGET_MILLISECONDS,
+        ),
+        Figure(
+            "page while a call of the driver never returns, p50 / highest", f"{HANG_BUDGET_MILLISECONDS} ms",
+            f"{statistics.median(pegel.hung):.1f} / {max(pegel.hung):.1f} ms",
+            max(pegel.hung) <= HANG_BUDGET_MILLISECONDS,
         ),
         Figure(
             "memory of its two processes, after a tenth and at the end", f"{BUDGET_MIB} MiB",
