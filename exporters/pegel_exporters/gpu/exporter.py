@@ -186,6 +186,7 @@ class Exporter:
     def _rendered(self) -> tuple[Page, frozenset[str]]:
         """The page as of now, and the GPUs on it."""
         fleet = self._fleet()
+        gc.collect()  # a closed connection's transport holds on to itself; `run` has frozen all that stays
         return Page.of(self._told(fleet), *self._renderers), frozenset(gauge.reading.uuid for gauge in fleet.gauges)
 
     def _told(self, fleet: Fleet) -> tuple[Family, ...]:
@@ -263,9 +264,9 @@ async def run(
     loop.add_signal_handler(signal.SIGUSR1, lambda: closing.add(asyncio.create_task(release())))
     loop.add_signal_handler(signal.SIGUSR2, exporter.take)
     server = await serve(exporter.handle, sock)
-    # A page is many small objects in no cycle: looking through all of them again and again would hold up scrapes.
+    # A page is many small objects in no cycle: looking through all of them whenever some are made would hold up scrapes.
     gc.freeze()
-    gc.set_threshold(100_000)
+    gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
     loops = [
         asyncio.create_task(exporter.watch(worker.read if simulate is None else _simulated(simulate, timeout))),
