@@ -5,6 +5,7 @@ from typing import Any
 
 from pegel_exporters.exposition import Renderer
 from pegel_exporters.gpu import page
+from pegel_exporters.gpu.cluster import Cluster
 from pegel_exporters.gpu.metrics import Fleet, Gauge
 from pegel_exporters.gpu.podresources import Holding, KubeletUnavailableError
 from pegel_exporters.gpu.pods import PodsWatch
@@ -129,9 +130,16 @@ def test_ids_are_not_called_unknown_in_the_log_before_the_driver_has_listed_its_
 
 def test_both_formats_are_prometheus_clients_byte_for_byte_with_pods_on_the_page() -> None:
     watch, _ = watch_of(((holding(GPU, "odd"), holding(MIG, pod='a"\\b'), holding(f"{OTHER}::1", pod="c")), 0.0))
-    told = list(families(replace(FLEET, pods=watch.pods(FLEET, 12.25))))
+    pods = (("shop", "checkout-7d9"), ("shop", 'a"\\b'), ("shop", "gone"))
+    cluster = Cluster(
+        teams=dict.fromkeys(pods, "Größe\n1"), label_names=("label_b", "label_a"),
+        labels=dict.fromkeys(pods, ("of b", 'of "a"')), errors={"pods": "", "resourceslices": "refused"},
+    )  # fmt: skip
+    told = list(families(replace(FLEET, pods=watch.pods(FLEET, 12.25, cluster))))
     text, openmetrics = reference_pages(told)
     assert b"nvidia_gpu_pod_allocated{" in text
+    assert text.count(b"nvidia_gpu_pod_labels{") == 2, "of pods that hold a GPU alone"
+    assert b'nvidia_gpu_kubernetes_api_up{resource="resourceslices"} 0.0' in text
     assert Renderer().render(told) == text
     assert Renderer().render(told, openmetrics=True) == openmetrics
 
