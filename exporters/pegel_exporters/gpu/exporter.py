@@ -47,6 +47,9 @@ ClusterOf = Callable[[], Cluster]
 
 LONGEST_PAUSE_SECONDS = 10.0
 """How long a missing driver is left alone before it is looked for again."""
+STUCK_SECONDS = 60.0
+"""Age of the page at which it isn't alive any more, or three intervals if that is longer: a disk that hangs holds up
+the thread that reads whose processes there are, and only a new start helps."""
 STALE_SECONDS = 15.0
 """Age at which a reading's values leave the page, or three intervals if that is longer."""
 RELEASED = "it was released by SIGUSR1; SIGUSR2 takes it again"
@@ -91,6 +94,8 @@ class Exporter:
         self._wanted.set()
         self._asked = False
         self._ready = False
+        self._worked_out = time.monotonic()
+        """When the page was."""
         self._page = self._rendered()[0]
 
     async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -109,17 +114,19 @@ class Exporter:
             try:
                 node = await read()
             except DriverUnavailableError as error:
-                await self._beside(self._failed, str(error) if self._wanted.is_set() else RELEASED)
+                await self._beside(self._failed, str(error))
                 pause = max(self._interval, min(2 * pause, LONGEST_PAUSE_SECONDS))
             else:
-                await self._beside(self._took, node, time.monotonic())
+                scrapes, self._scrapes = self._scrapes, {}
+                await self._beside(self._took, node, scrapes, time.monotonic())
                 pause = self._interval
             self._asked = True
             self._changed.set()
             await asyncio.sleep(began + pause - time.monotonic())
 
-    def _took(self, node: Node, now: float) -> None:
-        scrapes, self._scrapes = self._scrapes, {}
+    def _took(self, node: Node, scrapes: Mapping[frozenset[str], float], now: float) -> None:
+        if not self._wanted.is_set():  # it was released while it answered
+            return self._failed(RELEASED)
         for shown, at in scrapes.items():
             self._watch.scraped(shown, at)
         for line in self._watch.took(node, now):
@@ -127,7 +134,7 @@ class Exporter:
         self._account()
 
     def _failed(self, reason: str) -> None:
-        for line in self._watch.failed(reason):
+        for line in self._watch.failed(reason if self._wanted.is_set() else RELEASED):
             log.warning("%s", line)
         self._account()
 
@@ -142,15 +149,19 @@ class Exporter:
             self._shares = shares(told, fleet.gauges, self._owners(pids))
         self._accounts.take(fleet.gauges, None if told is None else self._shares, time.monotonic())
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """Leave the driver alone until `take`, so that it can be unloaded: whoever reads it must be ended as well."""
         self._wanted.clear()
-        await self._beside(self._failed, RELEASED)
-        self._changed.set()
 
     def take(self) -> None:
         """Read the driver again."""
         self._wanted.set()
+
+    async def left(self) -> None:
+        """The driver was released, and whoever read it has ended."""
+        if not self._wanted.is_set():
+            await self._beside(self._failed, RELEASED)
+            self._changed.set()
 
     async def attribute(self, ask: Ask) -> None:
         """Ask the kubelet who holds the GPUs, at every interval or so. Runs until cancelled."""
@@ -182,6 +193,7 @@ class Exporter:
             asked = self._asked
             self._page, self._shown = await self._beside(self._rendered)
             self._ready = asked
+            self._worked_out = time.monotonic()
 
     def _rendered(self) -> tuple[Page, frozenset[str]]:
         """The page as of now, and the GPUs on it."""
@@ -207,13 +219,19 @@ class Exporter:
                 self._scrapes.setdefault(self._shown, time.monotonic())
                 return _metrics(request, self._page)
             case "/healthz":
-                return text("ok")
+                return self._alive()
             case "/readyz":
                 return text("ready") if self._ready else text("the driver was not asked yet", 503)
             case "/":
                 return Response(200, await self._beside(self._for_people), "text/html; charset=utf-8")
             case _:
                 return text("not found; there are /, /metrics, /healthz and /readyz", 404)
+
+    def _alive(self) -> Response:
+        age = time.monotonic() - self._worked_out
+        if age > max(STUCK_SECONDS, 3 * self._interval):
+            return text(f"the page is {age:.0f} seconds old: what works it out is stuck", 503)
+        return text("ok")
 
     def _for_people(self) -> bytes:
         return page.page(self._fleet(), self._shares, self._accounts)
@@ -257,14 +275,20 @@ async def run(
     exporter = Exporter(interval=interval, sets=sets, hostname=hostname, prices=prices, owners=owners, cluster=cluster)
     closing: set[asyncio.Task[None]] = set()
 
-    async def release() -> None:
-        await exporter.release()
+    async def leave() -> None:
         await worker.close()
+        await exporter.left()
 
-    loop.add_signal_handler(signal.SIGUSR1, lambda: closing.add(asyncio.create_task(release())))
+    def release() -> None:
+        exporter.release()
+        leaving = asyncio.create_task(leave())
+        closing.add(leaving)
+        leaving.add_done_callback(closing.discard)
+
+    loop.add_signal_handler(signal.SIGUSR1, release)
     loop.add_signal_handler(signal.SIGUSR2, exporter.take)
     server = await serve(exporter.handle, sock)
-    # A page is many small objects in no cycle: looking through all of them whenever some are made would hold up scrapes.
+    # A page is many small objects in no cycle: looking through all whenever some are made would hold up scrapes.
     gc.freeze()
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)

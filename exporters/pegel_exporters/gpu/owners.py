@@ -42,7 +42,7 @@ class Owners:
 
     def _pod(self, pid: int, pods: Mapping[str, Pod]) -> Pod | None:
         try:
-            place = place_of((self._proc / str(pid) / "cgroup").read_text())
+            place = place_of((self._proc / str(pid) / "cgroup").read_text(errors="replace"))
         except OSError:
             return None
         return pods.get(place.pod_uid) if place else None
@@ -50,10 +50,11 @@ class Owners:
     def _began(self, pid: int) -> str:
         """When a process began, empty where there is none of this number."""
         try:
-            stat = (self._proc / str(pid) / "stat").read_text()
-        except OSError:
+            # A process names itself, and what it is called need not be UTF-8.
+            stat = (self._proc / str(pid) / "stat").read_text(errors="replace")
+            return stat.rpartition(")")[2].split()[_START]
+        except (OSError, IndexError):
             return ""
-        return stat.rpartition(")")[2].split()[_START]
 
     def _pods(self) -> dict[str, Pod]:
         """Pods by UID: the kubelet names their folders NAMESPACE_NAME_UID."""

@@ -10,7 +10,7 @@ import yaml
 from pegel_exporters.errors import UserError
 
 _KNOWN = ("currency", "default", "gpus", "profiles")
-_PROFILE = re.compile(r"(?:(?P<word>.+) )?(?P<profile>\d+g\.\d+gb\S*)")
+_PROFILE = re.compile(r"(?:(?P<word>.+) )?(?P<profile>(?:\d+c\.)?\d+g\.\d+gb\S*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ def load(path: Path) -> Prices:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prices {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected currency, default, gpus and profiles")
@@ -62,7 +62,7 @@ def load(path: Path) -> Prices:
     gpus = document.get("gpus", {})
     if not isinstance(gpus, dict):
         raise UserError(f"{path}: 'gpus' must be prices by model, such as A100: 2.00")
-    if "" in gpus:
+    if not all(isinstance(word, str | int) and str(word).strip() for word in gpus):
         raise UserError(f"{path}: a price without a word of a model's name; 'default' is the price of all others")
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(_PROFILE.fullmatch(str(name)) for name in profiles):

@@ -56,7 +56,7 @@ app.kubernetes.io/component: gpu-exporter
 
 {{/* Of what has no namespace: two releases of one name must not share it. */}}
 {{- define "pegel.gpu.clusterName" -}}
-{{ .Release.Namespace }}-{{ include "pegel.gpu.name" . }}
+{{ .Release.Namespace }}.{{ include "pegel.gpu.name" . }}
 {{- end -}}
 
 {{/* The price table; values from --set are text. */}}

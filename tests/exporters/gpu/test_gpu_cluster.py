@@ -1,15 +1,19 @@
 """Teams, labels and claims, from a real API server and a kubelet's gRPC server to the exporter's page."""
 
 import base64
+import http.server
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -19,6 +23,7 @@ from pegel_exporters.gpu.apiserver import ApiServer, ClusterWatch
 from pegel_exporters.gpu.cluster import Slice, devices_of, label_names
 
 from tests.apiserver.cluster import Cluster
+from tests.exporters.gpu.conftest import until
 from tests.exporters.gpu.kubelet_server import KubeletServer, claiming, pod
 from tests.helm.rendering import template
 
@@ -217,7 +222,7 @@ def test_of_pods_only_metadata_is_asked_for(account: Account) -> None:
         body = answer.read()
     assert json.loads(body)["kind"] == "PartialObjectMetadataList"
     assert b"with-secret" in body
-    # What kubectl apply keeps of an object in its metadata is the names of fields, never their values.
+    # What a server-side apply keeps of an object in its metadata is the names of fields, never their values.
     assert b"s3cr3t" not in body
 
 
@@ -233,11 +238,11 @@ def test_an_api_server_with_another_certificate_is_not_believed(account: Account
 
 
 def _authority(folder: Path) -> str:
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=another", "-days", "2",
-         "-keyout", folder / "key.pem", "-out", folder / "other.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    words = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=another -addext subjectAltName=IP:127.0.0.1 -days 2"
+        " -keyout key.pem -out other.crt"
+    )
+    subprocess.run(words.split(), cwd=folder, check=True, capture_output=True)
     return (folder / "other.crt").read_text()
 
 
@@ -249,6 +254,102 @@ def test_an_api_server_that_hangs_delays_the_exporter_by_seconds_and_never_its_p
         environment = account.environment | {"KUBERNETES_SERVICE_PORT": str(silent.getsockname()[1])}
         command = run_exporter("--simulate", "t4-time-sliced", *account.options(kubelet), environment=environment)
         command.sees('nvidia_gpu_kubernetes_api_up{resource="pods"} 0.0', allocated("ranking-1", "shop", "", T4))
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """An API server that answers lists and watches of pods with what a test puts here."""
+
+    lists: ClassVar[list[bytes]] = []
+    watches: ClassVar[list[bytes]] = []
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        answers = self.watches if "watch=true" in self.path else self.lists
+        body = answers.pop(0) if len(answers) > 1 else answers[0]
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    """That server behind TLS, with a token for it."""
+    certificate = _authority(tmp_path)
+    (tmp_path / "ca.crt").write_text(certificate)
+    (tmp_path / "token").write_text("t")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "other.crt", tmp_path / "key.pem")
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    Api.asked.clear()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield ApiServer(tmp_path, host="127.0.0.1", port=server.server_address[1])
+    server.shutdown()
+    server.server_close()
+
+
+def ok(*lines: bytes) -> bytes:
+    return b"HTTP/1.0 200 OK\r\n\r\n" + b"\n".join(lines)
+
+
+def metadata(name: str, team: str, kind: str = "") -> bytes:
+    one = {"metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"t": team}, "resourceVersion": "7"}}
+    return json.dumps({"type": kind, "object": one} if kind else one).encode()
+
+
+ONE = ok(
+    b'{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":[' + metadata("a", "x") + b"]}"
+)
+
+
+def followed(api: ApiServer, lists: list[bytes], watches: list[bytes]) -> ClusterWatch:
+    Api.lists, Api.watches = lists, watches
+    watch = ClusterWatch(api, node=NODE, team_label="t", labels=())
+    threading.Thread(target=watch.pods.run, daemon=True).start()
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("lists", "watches", "error"),
+    [
+        ([b"HTTP/1.0 500 \r\n\r\n" + b"[" * 100_000], [ok()], "HTTP status 500"),
+        ([ok(b'{"x":' + b"[" * 100_000)], [ok()], "its answer cannot be read (RecursionError)"),
+        ([ok(b'{"kind":"PartialObjectMetadataList","metadata":{"name":"\xff"}}')], [ok()], "cannot be read"),
+        ([ok(b'{"kind":"Status","metadata":{}}')], [ok()], "it answers with 'Status', which is no list"),
+        ([b"HTTP/1.0 404 Not Found\r\n\r\n{}"], [ok()], "HTTP status 404"),
+        ([b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc"], [ok()], ""),
+        ([b""], [ok()], ""),
+        ([ONE], [b"HTTP/1.0 403 Forbidden\r\n\r\n" + b'{"message":"no\\nwatch"}'], "HTTP status 403: no watch"),
+        ([ONE], [ok(b'{"type":"ERROR","object":{"code":500,"message":"a\\nforged line"}}')], "a forged line"),
+        ([ONE], [ok(b'{"type":"MODIFIED","object":{"metadata":{"name":"\xff"}}}')], "cannot be read"),
+    ],
+)  # fmt: skip
+def test_whatever_is_answered_is_a_reason_and_the_next_answer_is_taken(
+    api: ApiServer, lists: list[bytes], watches: list[bytes], error: str
+) -> None:
+    good = ok(metadata("a", "x", "ADDED"))
+    watch = followed(api, [*lists, ONE], [*watches, good] if lists == [ONE] else [good])
+    until(lambda: watch.cluster().errors["pods"] not in ("", "it was not asked yet") or not error)
+    if error:
+        assert error in watch.cluster().errors["pods"]
+    until(lambda: watch.cluster().errors["pods"] == "" and watch.cluster().teams == {("shop", "a"): "x"})
+
+
+def test_a_pod_that_was_deleted_keeps_its_team_until_another_has_its_name(api: ApiServer) -> None:
+    events = ok(metadata("a", "x", "DELETED"), metadata("b", "z", "ADDED"))
+    watch = followed(api, [ONE], [events, ok()])
+    until(lambda: ("shop", "b") in watch.cluster().teams)
+    assert watch.cluster().teams == {("shop", "a"): "x", ("shop", "b"): "z"}
+
+
+def test_a_server_that_always_says_gone_is_asked_less_and_less(api: ApiServer) -> None:
+    followed(api, [ONE], [b"HTTP/1.0 410 Gone\r\n\r\n{}"])
+    time.sleep(6)
+    assert 2 <= len(Api.asked) <= 8
+    assert "resourceVersion=0" in Api.asked[0]
+    assert "resourceVersion=0" not in Api.asked[2], "what was too old would be told again"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,16 @@ def test_a_process_is_its_pods_while_it_runs_and_its_number_is_not_taken_for_ano
     assert Owners(proc, tmp_path / "missing").of([7, 8]) == {}
 
 
+def test_a_process_that_names_itself_in_half_a_character_has_its_pod_like_others(tmp_path: Path) -> None:
+    (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/8").mkdir()
+    (tmp_path / f"logs/shop_checkout_{UID}").mkdir(parents=True)
+    (tmp_path / "proc/7/stat").write_bytes(b"7 (xxxxxxxxxxxxxx\xc3) S " + b" ".join(b"%d" % n for n in range(60)))
+    (tmp_path / "proc/7/cgroup").write_bytes(b"0::/\xff/kubepods/pod" + UID.encode())
+    (tmp_path / "proc/8/stat").write_bytes(b"8 (short")
+    assert Owners(tmp_path / "proc", tmp_path / "logs").of([7, 8, 9]) == {7: ("shop", "checkout")}
+
+
 def test_a_gpu_held_alone_is_all_its_holders() -> None:
     (share,) = shares(Allocations(held=(held("p1"),)), gauges_of(READING), {})
     assert (share.attribution, share.fraction, share.memory_bytes) == ("exclusive", 1.0, 7.0)
@@ -342,6 +352,7 @@ def test_a_price_table_is_read(tmp_path: Path) -> None:
     assert told.device_hour("NVIDIA A100-PCIE", "3g.20gb") == 0.9
     assert told.device_hour("NVIDIA H100", "3g.20gb") is None
     assert told.device_hour("NVIDIA H100", "1g.10gb+me") == 0.3
+    assert Prices(profiles={"1c.3g.20gb": 0.2}).device_hour("NVIDIA A100", "1c.3g.20gb") == 0.2
 
 
 @pytest.mark.parametrize(
@@ -358,6 +369,9 @@ def test_a_price_table_is_read(tmp_path: Path) -> None:
         ("currency: €", "'currency' must be three letters"),
         ("currency: äöü", "'currency' must be three letters"),
         ("gpus: {'': 5}", "a price without a word of a model's name"),
+        ("gpus: {' ': 5}", "a price without a word of a model's name"),
+        ("gpus: {null: 5}", "a price without a word of a model's name"),
+        ("default: 2024-13-45", "not a YAML file: month must be in 1..12"),
     ],
 )
 def test_a_malformed_price_table_is_refused_in_one_line_with_its_place(tmp_path: Path, text: str, reason: str) -> None:
