@@ -115,6 +115,9 @@ def build(
         frozenset(label), answers, frozenset(ignore), frozenset(categorical), time, frozenset(text), _paddings(tokens)
     )
     compared = len(label) == len(prediction) == 1
+    for name in (label[0], prediction[0], score) if compared else ():
+        if name in roles.tokens:
+            raise UserError(f"--tokens {name}: what labels and predictions are compared by can't be lists")
     if score is not None and not compared:
         raise UserError("--score goes with one --label and one --prediction, to learn what a score is worth")
     key = read_key(hash_categories) if hash_categories is not None else None
@@ -158,6 +161,8 @@ def _paddings(tokens: tuple[str, ...]) -> dict[str, int]:
         column, _, padding = one.rpartition("=")
         if column and not (re.fullmatch(r"-?\d{1,19}", padding) and is_padding(int(padding))):
             raise UserError(f"--tokens {one}: {padding!r} is no whole number of 64 bits")
+        if (column or one) in found:
+            raise UserError(f"--tokens: column {column or one!r} is given twice")
         found[column or one] = int(padding) if column else 0
     return found
 

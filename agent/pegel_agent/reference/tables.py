@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,8 @@ Progress = Callable[[float], None]
 """Told the share of the file that has been read, 0 to 1."""
 
 _BATCH_ROWS = 65_536
+_BATCH_VALUES = 1 << 20
+"""Of lists, so that a batch of long ones is no larger than others."""
 _BLOCK_BYTES = 4 << 20
 _MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "None", "NULL", "Null", "null")
 """How files spell a missing number. In a column of text only the empty field is missing: NA is also Namibia."""
@@ -63,7 +65,7 @@ def read(
     """
     with _errors(path):
         delimiter = _delimiter(path) if _is_csv(path) else ""
-        batches = _csv_batches(path, columns, delimiter) if delimiter else _parquet_batches(path, columns)
+        batches = _csv_batches(path, columns, delimiter) if delimiter else _parquet_batches(path, columns, tokens or {})
         for batch, share in batches:
             yield {
                 name: _token_counts(path, name, batch.column(name), tokens[name])
@@ -135,12 +137,24 @@ def _csv_batches(path: Path, columns: Sequence[str], delimiter: str) -> Iterator
             yield batch, file.tell() / size
 
 
-def _parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[tuple[Any, float]]:
+def _parquet_batches(path: Path, columns: Sequence[str], lists: Iterable[str]) -> Iterator[tuple[Any, float]]:
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
         seen = 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+        rows = max(1, min(_BATCH_ROWS, _BATCH_VALUES // _longest_mean(file, frozenset(lists))))
+        for batch in file.iter_batches(rows, columns=list(columns)):
             seen += batch.num_rows
             yield batch, seen / file.metadata.num_rows
+
+
+def _longest_mean(file: Any, lists: AbstractSet[str]) -> int:
+    """How many values the lists of a column have on average, of the column and the row group with most; at least 1."""
+    longest = 1
+    for number in range(file.metadata.num_row_groups):
+        group = file.metadata.row_group(number)
+        for column in (group.column(place) for place in range(group.num_columns)):
+            if column.path_in_schema.split(".")[0] in lists and group.num_rows:
+                longest = max(longest, column.num_values // group.num_rows)
+    return longest
 
 
 def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str) -> Column:
@@ -149,7 +163,8 @@ def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str)
         array = array.dictionary_decode()
     kind = array.type
     if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        tokens = f", count its tokens with --tokens {shlex.quote(name)}" if _holds_tokens(kind) else ""
+        option = shlex.quote(f"{name}=0" if "=" in name else name)
+        tokens = f", build the profile with --tokens {option} to count it" if _holds_tokens(kind) else ""
         raise UserError(f"{path}: column {name!r} holds {kind}; make it numbers or text{tokens}, or leave it out")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         numbers = _numbers(array)
@@ -162,12 +177,21 @@ def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str)
 
 def _token_counts(path: Path, name: str, array: Any, padding: int) -> Column:
     """How many of each row's list are not the padding, NaN where there is no list."""
+    if pa.types.is_null(array.type):
+        return np.full(len(array), np.nan)
     if not _holds_tokens(array.type):
         raise UserError(f"{path}: column {name!r} holds {array.type}; tokens are counted in lists of whole numbers")
-    rows = pc.list_parent_indices(array).to_numpy()
-    counted = pc.fill_null(pc.not_equal(array.flatten().cast(pa.int64()), padding), False).to_numpy(False)
-    found: Column = np.bincount(rows[counted], minlength=len(array)).astype(np.float64)
-    found[array.is_null().to_numpy(False)] = np.nan
+    values = array.flatten()
+    values = values.cast(pa.uint8()) if pa.types.is_boolean(values.type) else values
+    try:
+        counted = pc.fill_null(pc.not_equal(values, pa.scalar(padding, values.type)), False)
+    except (pa.ArrowInvalid, OverflowError):  # no value of this type is the padding
+        counted = pc.is_valid(values)
+    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lengths)
+    so_far = np.concatenate([[0], np.cumsum(counted.to_numpy(zero_copy_only=False))])
+    found: Column = (so_far[ends] - so_far[ends - lengths]).astype(np.float64)
+    found[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
     return found
 
 

@@ -16,10 +16,16 @@ def is_padding(number: int) -> bool:
 def count_tokens(lists: NDArray[Any], padding: int) -> FloatArray:
     """Values (rows,) of lists (rows, width) that are neither `padding` nor missing.
 
-    Of an attention mask, whose padding is 0, that is what the model attends to; `false` is 0 there. Objects are str.
+    Of an attention mask, whose padding is 0, that is what the model attends to. Objects are str; `false` is 0 and
+    `true` is 1. In place of a list there may be nothing: a list of one that is missing is missing.
     """
     if lists.dtype != object:
-        found: FloatArray = ((lists != padding) & ~np.isnan(lists)).sum(axis=1).astype(np.float64)
-        return found
-    fillers = {None, str(padding)} | ({"false"} if padding == 0 else set())
-    return np.array([sum(value not in fillers for value in row) for row in lists.tolist()], dtype=np.float64)
+        missing = np.isnan(lists)
+        found: FloatArray = ((lists != padding) & ~missing).sum(axis=1).astype(np.float64)
+    else:
+        missing = lists == None  # noqa: E711, item by item
+        fillers = {None, str(padding), {0: "false", 1: "true"}.get(padding)}
+        found = np.array([sum(value not in fillers for value in row) for row in lists.tolist()], dtype=np.float64)
+    if lists.shape[1] == 1:
+        found[missing[:, 0]] = np.nan
+    return found

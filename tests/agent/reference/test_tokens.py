@@ -17,8 +17,9 @@ from pegel_agent.reference.build import Roles, build_profile
 from pegel_agent.reference.profile import Profile, load, save
 from pegel_agent.reference.tokens import count_tokens
 from pegel_agent.sidecar import paths
+from pegel_agent.sidecar.monitor.columns import Layout, Waiting, shape_of
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
-from pegel_agent.sidecar.protocols import Exchange, Inference, decode
+from pegel_agent.sidecar.protocols import Exchange, Inference, Undecodable, decode
 from pegel_agent.statistics.budget import Window
 from pegel_exporters.errors import UserError
 
@@ -57,7 +58,10 @@ def test_tokens_are_what_is_neither_padding_nor_missing() -> None:
     assert count_tokens(np.array([[7, 50256, np.nan], [50256, 50256, 50256]]), 50256).tolist() == [1, 0]
     truths = np.where(np.array(MASKS) == 1, "true", "false").astype(object)
     assert count_tokens(truths, 0).tolist() == SHOWN
+    assert count_tokens(truths, 1).tolist() == [4 - shown for shown in SHOWN], "a mask of padding has true there"
     assert count_tokens(np.array([["12", "0", None]], dtype=object), 0).tolist() == [1]
+    np.testing.assert_array_equal(count_tokens(np.array([[np.nan], [0.0], [7.0]]), 0), [np.nan, 0, 1])
+    np.testing.assert_array_equal(count_tokens(np.array([[None], ["a"]], dtype=object), 0), [np.nan, 1])
 
 
 @pytest.mark.parametrize(
@@ -69,8 +73,9 @@ def test_tokens_are_what_is_neither_padding_nor_missing() -> None:
         pa.array([[bool(one) for one in row] for row in MASKS]),
         pa.array([[1, 1, 1], [1, None, 0], [], [1] * 4, [0, 1, 0, 1, 0, 0]]),
         pa.chunked_array([pa.array(MASKS[:2]), pa.array(MASKS[2:])]),
+        pa.array([[2**63 + one if one else 0 for one in row] for row in MASKS], pa.list_(pa.uint64())),
     ],
-    ids=["lists", "large lists", "lists of one size", "truth values", "ragged", "chunks"],
+    ids=["lists", "large lists", "lists of one size", "truth values", "ragged", "chunks", "64 bits without a sign"],
 )
 def test_lists_of_a_file_are_counted(tmp_path: Path, column: pa.Array) -> None:
     (batch,) = tables.read(parquet(tmp_path, column), ("ids",), tokens={"ids": 0})
@@ -82,6 +87,23 @@ def test_a_slice_and_a_missing_list(tmp_path: Path) -> None:
     np.testing.assert_array_equal(batch["ids"], [*SHOWN, np.nan])
 
 
+def test_lists_of_one_size_may_be_missing_and_a_padding_that_none_can_have_fills_none_up(tmp_path: Path) -> None:
+    path = parquet(tmp_path, pa.array([MASKS[0], None, MASKS[3]], pa.list_(pa.uint8(), 4)))
+    for padding, counts in ((0, [3, np.nan, 4]), (-100, [4, np.nan, 4]), (1, [1, np.nan, 0])):
+        (batch,) = tables.read(path, ("ids",), tokens={"ids": padding})
+        np.testing.assert_array_equal(batch["ids"], counts)
+    (batch,) = tables.read(parquet(tmp_path, pa.nulls(3)), ("ids",), tokens={"ids": 0})
+    assert np.isnan(batch["ids"]).all()
+
+
+def test_long_lists_come_in_small_batches(tmp_path: Path) -> None:
+    rows = np.ones((3_000, 1_024), dtype=np.int8)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 1_024)
+    sizes = [len(batch["ids"]) for batch in tables.read(parquet(tmp_path, column), ("ids",), tokens={"ids": 0})]
+    assert max(sizes) == 1_024
+    assert sum(sizes) == 3_000
+
+
 @pytest.mark.parametrize(
     "column", [pa.array([1.0, 2.0]), pa.array([[0.5]]), pa.array([["a"]]), pa.array([[[1]]]), pa.array(["1 2"])]
 )
@@ -91,7 +113,7 @@ def test_what_holds_no_tokens_is_refused(tmp_path: Path, column: pa.Array) -> No
 
 
 def test_lists_that_nobody_named_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="count its tokens with --tokens ids"):
+    with pytest.raises(UserError, match="build the profile with --tokens ids to count it"):
         built(parquet(tmp_path, pa.array(MASKS)))
 
 
@@ -180,6 +202,24 @@ def test_names_of_another_model_s_tensors_are_missing(profile: Profile, tmp_path
     assert sum(counted(watched)) == 1 == list(counted(watched))[-1], "ids are missing"
 
 
+def test_a_list_alone_is_not_taken_for_several_features(tmp_path: Path) -> None:
+    two = build_profile(
+        parquet(tmp_path, pa.array(MASKS * 20), mask=pa.array(MASKS * 20)),
+        roles=Roles(tokens={"ids": 0, "mask": 0}), model_name="m", model_version="1", created=0.0,
+    )  # fmt: skip
+    with pytest.raises(Undecodable, match="not the profile's"):
+        monitor(two).add(sent(paths.TFSERVING, {"instances": [[101, 102]]}, {"predictions": [1]}), 0.0)
+
+
+def test_lists_of_any_length_are_counted_together(profile: Profile) -> None:
+    waiting, layout = Waiting(), Layout.by(profile)
+    for size in (3, 9, 2, 5):
+        inference = alone(ragged([size, 1], padding=0))
+        waiting.add(layout.places(shape_of(inference.inputs), shape_of(inference.outputs)), inference)
+    (columns,) = waiting.columns()
+    assert columns["ids"].tolist() == [3, 1, 9, 1, 2, 1, 5, 1]
+
+
 def test_longer_texts_are_drift_and_others_are_not(tmp_path: Path, profile: Profile) -> None:
     def drifted(mean: float) -> bool:
         path = parquet(tmp_path, pa.array(ragged(lengths(int(mean), 2_000, mean))))
@@ -210,6 +250,7 @@ def test_the_command_takes_columns_with_and_without_a_padding(tmp_path: Path) ->
     assert not build("ids=2", "a=b=0")
     paddings = {one["name"]: one["padding"] for one in json.loads((tmp_path / "p.json").read_text())["features"]}
     assert paddings == {"ids": 2, "a=b": 0}
+    assert build("ids=2", "ids=0") == "--tokens: column 'ids' is given twice"
     assert build("ids=two") == "--tokens ids=two: 'two' is no whole number of 64 bits"
     assert build(f"ids={2**63}") == f"--tokens ids={2**63}: '{2**63}' is no whole number of 64 bits"
 

@@ -116,12 +116,19 @@ class Waiting:
     def columns(self) -> Iterator[dict[str, Column]]:
         """The rows as columns (rows,) by feature, and then forget them. A missing feature is a column of NaN."""
         kept, self._kept, self.rows, self.bytes = self._kept, [], 0, 0
-        for _, same in groupby(kept, key=lambda one: id(one[0])):
-            group = list(same)
-            places, alike = group[0][0], [inference for _, inference in group]
-            rows = sum(inference.rows for inference in alike)
-            columns = _side(places.inputs, [inference.inputs for inference in alike], rows)
-            yield columns | _side(places.predictions, [inference.outputs for inference in alike], rows)
+        found = (_columns(list(same)) for _, same in groupby(kept, key=lambda one: id(one[0])))
+        # Lists of another length are of another shape, and yet the same features.
+        for _, alike in groupby(found, key=lambda one: [(name, values.dtype) for name, values in one.items()]):
+            group = list(alike)
+            yield {name: np.concatenate([one[name] for one in group]) for name in group[0]}
+
+
+def _columns(alike: list[tuple[Places, Inference]]) -> dict[str, Column]:
+    """The rows of exchanges with the same places as columns (rows,) by feature."""
+    places, inferences = alike[0][0], [inference for _, inference in alike]
+    rows = sum(inference.rows for inference in inferences)
+    columns = _side(places.inputs, [inference.inputs for inference in inferences], rows)
+    return columns | _side(places.predictions, [inference.outputs for inference in inferences], rows)
 
 
 def joined(parts: list[Column]) -> Column:
@@ -161,6 +168,8 @@ def _places(features: tuple[str, ...], shape: Shape, tokens: Mapping[str, int]) 
     unnamed = [(block, width) for names, block, width in blocks if not names]
     if len(features) == 1 == len(blocks) and features[0] in tokens and len(shape[0][0]) <= 1:
         return {features[0]: Place(0, None, tokens[features[0]])}
+    if unnamed and not tokens.keys().isdisjoint(features):  # which of several lists it is can't be told
+        return None
     if unnamed or len(features) == sum(width for _, _, width in blocks) == 1:
         places = [Place(block, column) for block, width in unnamed or [(0, 1)] for column in range(width)]
         return dict(zip(features, places, strict=True)) if len(places) == len(features) else None

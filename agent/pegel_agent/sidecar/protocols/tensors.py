@@ -21,6 +21,8 @@ NUMBERS = frozenset({float, int, NoneType})
 """Types whose cells make a column of numbers. `bool` is not among them: true is a category."""
 
 _BINARY = frozenset({dict, NoneType})
+_TRUTHS = frozenset({bool, NoneType})
+_TEXTS = frozenset({str, NoneType})
 
 
 class Tensor(NamedTuple):
@@ -86,14 +88,16 @@ def unnamed(tensor: Tensor) -> tuple[Block, ...]:
 def named(tensors: Iterable[tuple[str, Tensor]], *, rows: int) -> tuple[Block, ...]:
     """Named tensors: those of one column as at most one block of numbers and one of text, wider ones as one each.
 
-    Binary columns are left out. Raises Undecodable.
+    A wider one of several types is as many columns, name[0], name[1] and so on, each of its own type. Binary columns
+    are left out. Raises Undecodable.
     """
     names: tuple[list[str], list[str]] = ([], [])
     cells: tuple[list[Any], list[Any]] = ([], [])
     blocks = []
     narrow = []
     for name, tensor in tensors:
-        if tensor.width == 1 or dict in tensor.kinds:
+        # One cell of another type must not make new texts of all the others.
+        if tensor.width == 1 or not any(tensor.kinds <= alike for alike in (NUMBERS, _TRUTHS, _TEXTS)):
             narrow.append((name, tensor))
         else:
             blocks += [Block((name,), block.values) for block in unnamed(tensor)]
@@ -106,7 +110,8 @@ def named(tensors: Iterable[tuple[str, Tensor]], *, rows: int) -> tuple[Block, .
     every = [*names[0], *names[1], *(block.names[0] for block in blocks)]
     if len(every) > MAX_COLUMNS:
         raise Undecodable("too many columns")
-    if len(set(every)) != len(every):
+    wide = {block.names[0] for block in blocks}
+    if len(set(every)) != len(every) or any(name.rpartition("[")[0] in wide for name in every if name.endswith("]")):
         raise Undecodable("repeated name")
     if names[0]:
         blocks.append(Block(tuple(names[0]), _numbers(cells[0]).reshape(-1, rows).T))

@@ -61,8 +61,8 @@ def test_a_named_list_widens_and_a_list_of_one_keeps_the_name() -> None:
     rows = [{"a": [1, 2], "b": [3], "c": ["x", 1]}, {"a": [4, 5], "b": [6], "c": ["y", 2]}]
     assert read(inputs(rows)) == [
         (("a",), "float64", [[1, 2], [4, 5]]),
-        (("c",), "object", [["x", "1"], ["y", "2"]]),
-        (("b",), "float64", [[3], [6]]),
+        (("b", "c[1]"), "float64", [[3, 1], [6, 2]]),
+        (("c[0]",), "object", [["x"], ["y"]]),
     ]
 
 
@@ -148,6 +148,7 @@ REFUSED: dict[str, tuple[Any, Any]] = {
     "a list among numbers": ({"instances": [1, [2]]}, {"predictions": [1, 1]}),
     "an object among numbers": ({"instances": [[1, {"a": 1}]]}, {"predictions": [1]}),
     "columns of two lengths": ({"inputs": {"a": [1], "b": [1, 2]}}, {"outputs": [1]}),
+    "two columns of one name": ({"instances": [{"a": [1, 2], "a[0]": 3}]}, {"predictions": [1]}),
     "too many columns": ({"instances": [[0] * (MAX_WIDTH + 1)]}, {"predictions": [1]}),
     "too many named columns": ({"instances": [{"a": [0] * (MAX_WIDTH + 1), "b": 1}]}, {"predictions": [1]}),
     "too many rows": ({"instances": [0] * (MAX_ROWS + 1)}, {"predictions": [0] * (MAX_ROWS + 1)}),
