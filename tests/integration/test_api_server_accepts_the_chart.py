@@ -81,6 +81,25 @@ def test_with_pod_attribution_it_needs_a_namespace_that_allows_the_kubelets_fold
         (pod,) = pods(cluster, namespace)
         assert pod["spec"]["securityContext"]["runAsUser"] == 0
         assert pod["spec"]["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert not [volume for volume in pod["spec"]["volumes"] if "projected" in volume], "it has no token"
+
+
+@pytest.mark.usefixtures("gpu_node")
+def test_with_processes_and_the_api_server_it_sees_the_host_and_has_a_token_until_it_is_uninstalled(
+    cluster: Cluster,
+) -> None:
+    values = ",".join(f"gpu.podAttribution.{name}enabled=true" for name in ("", "processes.", "apiServer."))
+    with cluster.namespace(enforce="privileged") as namespace:
+        assert helm_install(cluster, namespace, "--set", values).returncode == 0
+        (pod,) = pods(cluster, namespace)
+        assert pod["spec"]["hostPID"] is True
+        token = [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
+        assert len(token) == 1
+        account = f"system:serviceaccount:{namespace}:pegel-gpu-exporter"
+        may = ["auth", "can-i", "watch", "pods", f"--as={account}"]
+        assert cluster.kubectl(*may).stdout.strip() == "yes"
+        assert helm(cluster, "uninstall", "pegel", "--namespace", namespace).returncode == 0
+        cluster.wait("the end of its rights", lambda: cluster.kubectl(*may).stdout.strip() == "no")
 
 
 def test_auto_finds_the_operators_kinds_and_uninstalling_leaves_nothing(cluster: Cluster) -> None:

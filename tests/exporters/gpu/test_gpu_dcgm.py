@@ -125,6 +125,7 @@ def test_the_queries_of_dcgms_dashboard_answer_in_a_real_prometheus(
                 f"{gpu}.pci_bus_id 00000000:0{gpu}:00.0", f"{gpu}.temperature 4{gpu}", f"{gpu}.power 6{gpu}250",
                 f"{gpu}.clock:sm 1{gpu}10", f"{gpu}.utilization 4{gpu}", f"{gpu}.memory_utilization 7",
                 f"{gpu}.memory_total {80 << 30}", f"{gpu}.memory_used {(4 + gpu) << 30}",
+                f"{gpu}.gpm 1", f"{gpu}.gpm_5 {37.5 + gpu}",
             )
         ),
     )  # fmt: skip
@@ -153,6 +154,10 @@ def test_the_queries_of_dcgms_dashboard_answer_in_a_real_prometheus(
         }  # fmt: skip
         instance = urlsplit(exporter.url).netloc
         assert by("DCGM_FI_DEV_GPU_UTIL", "instance", "gpu") == {(instance, "0"): 40, (instance, "1"): 41}
+        exporter.wait(lambda: server.query("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE"))
+        assert by("DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "instance", "gpu") == {
+            (instance, "0"): 0.375, (instance, "1"): 0.385,
+        }  # fmt: skip
         assert by("DCGM_FI_DEV_FB_USED", "instance", "gpu") == {(instance, "0"): 4096, (instance, "1"): 5120}
         assert by("DCGM_FI_DEV_GPU_UTIL", "namespace", "pod", "container") == {
             ("shop", "checkout-7d9", "model"): 40, ("", "", ""): 41,
