@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+import numpy as np
 import uvloop
 from pegel_exporters import logs
 from pegel_exporters.errors import UserError
@@ -47,6 +48,7 @@ OUT_OF_MEMORY = 3
 """Exit code at the memory limit."""
 _NICENESS = 10
 _MIN_GROWTH_BYTES = 16 << 20
+_NOT_SMALL = 200
 _LOG_UNDECODABLE_EVERY_SECONDS = 60.0
 
 
@@ -249,6 +251,9 @@ def _limit_memory(resident_bytes: int) -> None:
     The kernel limits address space that may be written, of which libraries reserve far more than they use and each
     machine's another amount; so the limit is what is reserved after the start, and what may be added to it.
     """
+    # OpenBLAS reserves 32 MiB at the first product that isn't small, and ends the process where it may not.
+    square = np.ones((_NOT_SMALL, _NOT_SMALL))
+    square @ square
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

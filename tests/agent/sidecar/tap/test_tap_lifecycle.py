@@ -264,6 +264,30 @@ def test_the_forwarder_keeps_to_its_memory_budget_when_idle_and_after_load() -> 
         assert running.resident_bytes() <= budget
 
 
+def test_two_hundred_columns_are_learned_and_watched_within_the_analysers_memory() -> None:
+    rng = np.random.default_rng(1)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_message(reader):
+            body = json.dumps({"predictions": [0.5] * 125}).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    with model(answer) as port, tap(port, "--window", "125") as running:
+        with connected(running.port) as client:
+            for _ in range(800):
+                if running.counts().get("ml_reference_ready"):
+                    break
+                body = json.dumps({"instances": rng.normal(size=(125, 200)).round(3).tolist()}).encode()
+                client.sendall(
+                    b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Type: application/json\r\n"
+                    b"Content-Length: %d\r\n\r\n" % len(body) + body
+                )
+                while not received(client, 1).endswith(b"}"):
+                    pass
+        until(lambda: running.counts().get("ml_reference_ready"))
+        assert running.counts()["pegel_tap_analyser_restarts_total"] == 0
+
+
 def test_what_was_learned_can_be_kept_as_a_profile_by_who_has_the_token(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret\n")
     secret = {"Authorization": "Bearer secret"}
