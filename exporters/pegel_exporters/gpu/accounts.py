@@ -186,7 +186,7 @@ def families(gauges: Iterable[Gauge], shares: Iterable[Share], prices: Prices) -
         now = state_of(gauge, held=gauge.reading.uuid in held)
         states.update({(*ids, state): float(state == now) for state in STATES})
         if gauge.reading.uuid:
-            hours[*ids, prices.currency] = hour_of(gauge, prices)
+            hours[*ids, prices.currency] = round(hour_of(gauge, prices), 6)
     memory: dict[LabelValues, float | Histogram] = {
         share.labels: share.memory_bytes for share in shares if share.memory_bytes is not None
     }
