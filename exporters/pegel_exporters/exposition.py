@@ -155,9 +155,5 @@ class Page:
     def of(cls, families: Iterable[Family], text: Renderer, openmetrics: Renderer) -> "Page":
         """Render families in both formats. Each renderer keeps the series names of its own format."""
         families = tuple(families)
-        return cls.packed(text.render(families), openmetrics.render(families, openmetrics=True))
-
-    @classmethod
-    def packed(cls, plain: bytes, opened: bytes) -> "Page":
-        """A page of both formats, compressed."""
+        plain, opened = text.render(families), openmetrics.render(families, openmetrics=True)
         return cls(plain, opened, gzip.compress(plain, 1), gzip.compress(opened, 1))

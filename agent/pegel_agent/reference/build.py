@@ -180,7 +180,7 @@ def build_profile(
     features = [
         feature_of(
             name, "prediction" if name in answers else "input", of, counted.rows[name],
-            padding=roles.tokens.get(name) if name in bins else None,
+            padding=roles.tokens.get(name),
         )
         for name, of in laid.items()
     ]  # fmt: skip

@@ -137,8 +137,8 @@ def _hour_of(gauge: Gauge, mig_uuid: str, prices: Prices) -> float:
     """The price of an hour of a GPU's MIG device, or of the GPU itself."""
     if not mig_uuid:
         return hour_of(gauge, prices)
-    profile = next((one.profile for one in gauge.reading.instances if one.uuid == mig_uuid), "")
-    own = prices.device_hour(gauge.reading.name, profile)
+    mig = gauge.reading.instance(mig_uuid)
+    own = prices.device_hour(gauge.reading.name, mig.profile) if mig else None
     return _of_gpu(gauge, mig_uuid) * prices.hour(gauge.reading.name) if own is None else own
 
 
@@ -154,7 +154,8 @@ def _of_gpu(gauge: Gauge, mig_uuid: str) -> float:
     """What part of its GPU a MIG device is, 1 for the GPU itself; of one that isn't known, nothing."""
     if not mig_uuid:
         return 1.0
-    slices = next((one.slices for one in gauge.reading.instances if one.uuid == mig_uuid), 0)
+    mig = gauge.reading.instance(mig_uuid)
+    slices = mig.slices if mig else 0
     return slices / max(gauge.reading.raw.get("max_migs", 7.0), sum(one.slices for one in gauge.reading.instances), 1.0)
 
 

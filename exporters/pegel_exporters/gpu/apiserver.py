@@ -22,7 +22,7 @@ import msgspec
 
 from pegel_exporters.errors import UserError
 from pegel_exporters.gpu.attribution import DRA_DRIVER
-from pegel_exporters.gpu.cluster import Cluster, Metadata, Pod, Slice, devices_of, label_names, labels_of, teams_of
+from pegel_exporters.gpu.cluster import Cluster, Metadata, Pod, Slice, devices_of, label_names, labels_of
 
 log = logging.getLogger("pegel")
 
@@ -313,7 +313,7 @@ class ClusterWatch:
         pods = self.pods.objects()
         errors = {"pods": self.pods.error, "resourceslices": self.slices.error}
         return Cluster(
-            teams=teams_of(pods, self._team_label),
+            teams={pod: team for pod, (team,) in labels_of(pods, [self._team_label]).items()},
             label_names=self._label_names,
             labels=labels_of(pods, self._labels),
             devices=devices_of(self.slices.objects(), DRA_DRIVER),

@@ -19,7 +19,8 @@ PodName = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """`teams` by pod; `labels` by pod, in the order of `label_names`; the UUIDs of `devices` by POOL/DEVICE.
+    """`teams` by pod, empty where it has none; `labels` by pod, in the order of `label_names`; the UUIDs of `devices`
+    by POOL/DEVICE.
 
     `errors` says by resource why the API server does not tell it, empty where it does. One that it doesn't have, or
     that nobody asks for, is not there.
@@ -96,17 +97,8 @@ def label_names(labels: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def teams_of(pods: Iterable[Pod], label: str) -> dict[PodName, str]:
-    """The team of each pod that has one."""
-    return {
-        (pod.metadata.namespace, pod.metadata.name): pod.metadata.labels[label]
-        for pod in pods
-        if pod.metadata.labels and label in pod.metadata.labels
-    }
-
-
 def labels_of(pods: Iterable[Pod], labels: Sequence[str]) -> dict[PodName, tuple[str, ...]]:
-    """The values of these labels of each pod, empty where it has none of the name."""
+    """The values of these labels of each pod, empty where it has none of the name; the last pod of a name counts."""
     if not labels:
         return {}
     of_pods = ((pod.metadata, pod.metadata.labels or {}) for pod in pods)

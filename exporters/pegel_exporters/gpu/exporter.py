@@ -263,8 +263,8 @@ async def run(
     """Export until SIGTERM or SIGINT; SIGUSR1 releases the driver, SIGUSR2 takes it again.
 
     `interval` is in seconds; `simulate` stands in for the driver. `ask` tells who holds the GPUs; without it the page
-    says nothing of pods. `owners` tells the pods of processes, `cluster` what the API
-    server knows of them. `hostname` is the node's, for dcgm's labels.
+    says nothing of pods. `owners` tells the pods of processes, `cluster` what the API server knows of them. `hostname`
+    is the node's, for dcgm's labels.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

@@ -146,15 +146,14 @@ def _told(fleet: Fleet) -> dict[str, dict[LabelValues, float | Histogram]]:
 
 def _pods(pods: Pods) -> tuple[Family, ...]:
     told = pods.allocations
-    held: dict[LabelValues, float | Histogram] = {one.labels: 1.0 for one in (told.held if told else ())}
+    held = told.held if told else ()
     cluster = pods.cluster
+    holders = dict.fromkeys((one.namespace, one.pod) for one in held)
     labelled: dict[LabelValues, float | Histogram] = {
-        (*pod, *cluster.labels[pod]): 1.0
-        for pod in dict.fromkeys((one.namespace, one.pod) for one in (told.held if told else ()))
-        if pod in cluster.labels
+        (*pod, *cluster.labels[pod]): 1.0 for pod in holders if pod in cluster.labels
     }
     return (
-        Family(catalogue.GPU_POD_ALLOCATED, held),
+        Family(catalogue.GPU_POD_ALLOCATED, {one.labels: 1.0 for one in held}),
         Family(catalogue.GPU_POD_RESOURCES_UP, {(): float(pods.up)}),
         Family(catalogue.GPU_POD_RESOURCES_AGE, {} if pods.age_seconds is None else {(): pods.age_seconds}),
         Family(catalogue.GPU_POD_RESOURCES_UNKNOWN, {(): float(len(told.unknown))} if told else {}),

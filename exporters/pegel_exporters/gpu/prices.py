@@ -10,7 +10,7 @@ import yaml
 from pegel_exporters.errors import UserError
 
 _KNOWN = ("currency", "default", "gpus", "profiles")
-_PROFILE = re.compile(r"(?:(?P<word>.+) )?(?P<profile>(?:\d+c\.)?\d+g\.\d+gb\S*)")
+_PROFILE = re.compile(r"(?:.+ )?(?:\d+c\.)?\d+g\.\d+gb\S*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,9 @@ class Prices:
 
     def device_hour(self, name: str, profile: str) -> float | None:
         """The price of an hour of a MIG device of a model, None where the table has none."""
-        told = {key: _PROFILE.fullmatch(key) for key in self.profiles}
-        words = {
-            (match["word"] or ""): key
-            for key, match in told.items()
-            if match and match["profile"] == profile and (match["word"] or "").lower() in name.lower()
-        }
-        return self.profiles[words[max(words, key=len)]] if words else None
+        told = ((*key.rpartition(" ")[::2], price) for key, price in self.profiles.items())
+        words = {word: price for word, own, price in told if own == profile and word.lower() in name.lower()}
+        return words[max(words, key=len)] if words else None
 
 
 def load(path: Path) -> Prices:

@@ -59,6 +59,10 @@ class Reading:
     instances: tuple[Instance, ...] = ()
     processes: tuple[Process, ...] = ()
 
+    def instance(self, uuid: str) -> Instance | None:
+        """Its MIG device of this UUID, None where it has none."""
+        return next((one for one in self.instances if one.uuid == uuid), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Xid:

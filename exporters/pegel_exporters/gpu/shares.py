@@ -84,5 +84,6 @@ def _memory(gauge: Gauge | None, mig_uuid: str) -> float | None:
 def _processes(gauge: Gauge | None, mig_uuid: str) -> tuple[Process, ...]:
     if gauge is None or not gauge.fresh:
         return ()
-    instance = next((one.gpu_instance for one in gauge.reading.instances if one.uuid == mig_uuid), None)
+    mig = gauge.reading.instance(mig_uuid)
+    instance = mig.gpu_instance if mig else None
     return tuple(one for one in gauge.reading.processes if not mig_uuid or one.gpu_instance == instance)

@@ -344,6 +344,13 @@ def test_a_pod_that_was_deleted_keeps_its_team_until_another_has_its_name(api: A
     assert watch.cluster().teams == {("shop", "a"): "x", ("shop", "b"): "z"}
 
 
+def test_a_new_pod_of_a_deleted_ones_name_has_not_its_team(api: ApiServer) -> None:
+    bare = {"metadata": {"name": "a", "namespace": "shop", "uid": "new", "resourceVersion": "8"}}
+    events = ok(metadata("a", "x", "DELETED"), json.dumps({"type": "ADDED", "object": bare}).encode())
+    watch = followed(api, [ONE], [events, ok()])
+    until(lambda: watch.cluster().teams == {("shop", "a"): ""})
+
+
 def test_a_server_that_always_says_gone_is_asked_less_and_less(api: ApiServer) -> None:
     followed(api, [ONE], [b"HTTP/1.0 410 Gone\r\n\r\n{}"])
     time.sleep(6)
