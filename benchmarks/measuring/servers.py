@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import click
 from measuring.processes import children, free_port, pinned, wait_for_port
 
 _FORWARDER = Path(__file__).parent.parent / "contenders" / "forwarder.py"
+_EXCHANGES = "pegel_tap_exchanges_total"
 _START_SECONDS = 20.0
 
 
@@ -29,11 +31,10 @@ class Server:
     admin: int = 0
 
     def outcomes(self) -> dict[str, int]:
-        """What became of the exchanges, by pegel_tap_exchanges_total."""
+        """What became of the exchanges."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=5) as page:
             lines = page.read().decode().splitlines()
-        name = 'pegel_tap_exchanges_total{outcome="'
-        found = (line.removeprefix(name).split('"} ') for line in lines if line.startswith(name))
+        found = (line.rpartition('outcome="')[2].split('"} ') for line in lines if line.startswith(f"{_EXCHANGES}{{"))
         return {outcome: int(float(count)) for outcome, count in found}
 
 
@@ -88,7 +89,7 @@ def sidecar(folder: Path, upstream: int, cores: set[int], *, profile: Path, wind
 
 def _analyser_up(admin: int) -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=5) as page:
-        return b"\npegel_tap_analyser_up 1" in page.read()
+        return re.search(rb"^pegel_tap_analyser_up\S* 1", page.read(), re.MULTILINE) is not None
 
 
 @contextlib.contextmanager

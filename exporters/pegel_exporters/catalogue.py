@@ -43,7 +43,10 @@ class Metric:
 
 
 # Build
-BUILD_INFO = Metric("pegel_build_info", "gauge", "Always 1; the version of Pegel that runs here.", ("version",))
+BUILD_INFO = Metric(
+    "pegel_build_info", "gauge", "Always 1; the version of Pegel that runs here, and the model that it watches.",
+    (*_MODEL, "version"),
+)  # fmt: skip
 
 # Traffic of a model, counted exactly by the forwarder
 INFERENCE_REQUESTS = Metric(
@@ -207,13 +210,15 @@ REFERENCE_CREATED = Metric(
 )
 
 # The tap
-TAP_EXCHANGES = Metric("pegel_tap_exchanges_total", "counter", "Exchanges by what became of their copy.", ("outcome",))
-TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", ("direction",))
-TAP_CONNECTIONS = Metric("pegel_tap_connections", "gauge", "Open client connections.")
-TAP_ANALYSER_RESTARTS = Metric(
-    "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again."
+TAP_EXCHANGES = Metric(
+    "pegel_tap_exchanges_total", "counter", "Exchanges by what became of their copy.", (*_MODEL, "outcome")
 )
-TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.")
+TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", (*_MODEL, "direction"))
+TAP_CONNECTIONS = Metric("pegel_tap_connections", "gauge", "Open client connections.", _MODEL)
+TAP_ANALYSER_RESTARTS = Metric(
+    "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again.", _MODEL
+)
+TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.", _MODEL)
 
 # GPUs
 GPU_INFO = Metric(

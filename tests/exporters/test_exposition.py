@@ -7,7 +7,7 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pegel_exporters.catalogue import CATALOGUE, LABEL_DELAY, LABELS, TAP_BYTES, TAP_CONNECTIONS
+from pegel_exporters.catalogue import CATALOGUE, GPU_DEVICES, LABEL_DELAY, LABELS, TAP_BYTES
 from pegel_exporters.exposition import Family, Histogram, Renderer, number, wants_openmetrics
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -63,7 +63,7 @@ def test_the_page_equals_prometheus_clients_byte_for_byte(
     families = [
         Family(LABELS, labels),
         Family(TAP_BYTES, {}),
-        Family(TAP_CONNECTIONS, {(): 3.0}),
+        Family(GPU_DEVICES, {(): 3.0}),
         Family(LABEL_DELAY, {("m\n", '"1"\\'): Histogram(tuple(counts), total)}),
     ]
     text, openmetrics = reference_pages(families)
@@ -74,7 +74,7 @@ def test_the_page_equals_prometheus_clients_byte_for_byte(
 def test_a_second_page_from_the_same_renderer_is_the_same() -> None:
     families = [
         Family(LABEL_DELAY, {("m", "1"): Histogram((1,) * 13, 2.5)}),
-        Family(TAP_CONNECTIONS, {(): 1.0}),
+        Family(GPU_DEVICES, {(): 1.0}),
     ]
     renderer = Renderer()
     assert renderer.render(families) == renderer.render(families)
@@ -83,14 +83,14 @@ def test_a_second_page_from_the_same_renderer_is_the_same() -> None:
 def test_a_renderer_forgets_series_that_left_the_page() -> None:
     renderer = Renderer()
     for tick in range(100):
-        renderer.render([Family(TAP_BYTES, {(str(tick),): 1.0})])
+        renderer.render([Family(TAP_BYTES, {("m", "1", str(tick)): 1.0})])
     assert len(renderer._plain[TAP_BYTES.name]) == 1
 
 
 def test_a_value_that_changes_is_written_anew_and_one_that_stays_as_it_was() -> None:
     renderer = Renderer()
     for values in ((1.0, 2.0), (1.0, 3.0), (math.nan, 3.0), (math.nan, 3.0), (4.0, 3.0)):
-        family = Family(TAP_BYTES, {(str(place),): value for place, value in enumerate(values)})
+        family = Family(TAP_BYTES, {("m", "1", str(place)): value for place, value in enumerate(values)})
         assert renderer.render([family]) == Renderer().render([family])
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.sidecar.tap.tap_process import ANSWER_BODY, BODY, free_ports, model, predict
 from tests.images import Image, built, started
@@ -153,7 +154,7 @@ def test_the_exporter_serves_without_any_place_to_write(exporter: Image, user: s
 def test_an_exporter_without_a_driver_says_so_and_serves(exporter: Image) -> None:
     (port,) = free_ports(1)
     with started(exporter, "gpu-exporter", "--listen", f"127.0.0.1:{port}") as container:
-        container.wait_until(lambda: metric(port, 'nvidia_gpu_up{gpu="",uuid=""}') == 0)
+        container.wait_until(lambda: metric(port, "nvidia_gpu_up", gpu="", uuid="") == 0)
         assert container.end() == 0
 
 
@@ -169,15 +170,18 @@ def test_the_sidecar_forwards_and_analyses_with_tmp_alone_to_write_to(
         container.wait_until(lambda: metric(admin, "pegel_tap_analyser_up") == 1)
         assert page(admin, "/healthz")
         assert page(port, "/v1/models/m:predict", BODY) == ANSWER_BODY.decode()
-        container.wait_until(lambda: metric(admin, 'pegel_tap_exchanges_total{outcome="analysed"}') == 1)
+        container.wait_until(lambda: metric(admin, "pegel_tap_exchanges_total", outcome="analysed") == 1)
         assert container.end() == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def metric(port: int, name: str) -> float | None:
+def metric(port: int, name: str, **labels: str) -> float | None:
     """A sample of /metrics, None where there is none."""
-    samples = dict(line.rsplit(" ", 1) for line in page(port, "/metrics").splitlines() if not line.startswith("#"))
-    return float(samples[name]) if name in samples else None
+    found = text_string_to_metric_families(page(port, "/metrics"))
+    values = (
+        s.value for family in found for s in family.samples if s.name == name and labels.items() <= s.labels.items()
+    )
+    return next(values, None)
 
 
 @pytest.mark.parametrize("user", [OWN_USER, OPENSHIFT_USER])

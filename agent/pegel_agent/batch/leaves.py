@@ -16,7 +16,6 @@ from pegel_agent.reference.profile import Profile
 from pegel_agent.sidecar.paths import PROTOCOLS
 
 _MODEL = ("model_name", "model_version")
-_TAP = "pegel_tap_"
 _QUALITIES = {
     "binary": ("precision", "recall", "f1", "roc_auc", "brier", "ece"),
     "multiclass": ("precision", "recall", "f1", "ece"),
@@ -138,7 +137,7 @@ def leaves_of(profile: Profile, performance: Performance | None = None) -> Leave
 
 
 def _is_the_sidecar_s(metric: c.Metric) -> bool:
-    return metric.labels[:2] == _MODEL or metric.name.startswith(_TAP) or metric == c.BUILD_INFO
+    return metric.labels[:2] == _MODEL
 
 
 def _is_published(metric: c.Metric, profile: Profile, performance: Performance | None) -> bool:

@@ -88,7 +88,7 @@ class Exporter:
         self._pods: PodsWatch | None = None
         self._watch = Watch(stale_after=max(3 * interval, STALE_SECONDS))
         self._renderers = Renderer(), Renderer()
-        self._build = Family(catalogue.BUILD_INFO, {(version("pegel"),): 1.0})
+        self._build = Family(catalogue.BUILD_INFO, {("", "", version("pegel")): 1.0})
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self._wanted.set()

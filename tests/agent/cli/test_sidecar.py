@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pegel_exporters.catalogue import BUILD_INFO, REFERENCE_READY, TAP_ANALYSER_UP, TAP_EXCHANGES
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.agent.sidecar.tap.tap_process import free_ports, model, predict, tap
+from tests.agent.sidecar.tap.tap_process import ANSWER, ASK, connected, free_ports, model, predict, received, tap, until
 
 pytestmark = pytest.mark.integration
 
@@ -116,6 +118,20 @@ def test_a_port_in_use_is_named(option: str, value: str, refusal: Callable[..., 
 def test_the_version_on_the_page_is_the_installed_one() -> None:
     with model(predict) as port, tap(port) as running:
         assert f'pegel_build_info{{version="{importlib.metadata.version("pegel")}"}}' in running.counts()
+
+
+def test_every_series_says_which_model_it_is_of() -> None:
+    with model(predict) as port, tap(port, "--model-name", "wine", "--model-version", "7", ready=True) as running:
+        with connected(running.port) as client:
+            client.sendall(ASK)
+            assert received(client, len(ANSWER)) == ANSWER
+        until(lambda: sum(running.copies().values()) == 1)
+        page = running.ask("/metrics")[1].decode()
+    samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    assert {sample.labels.get("model_name") for sample in samples} == {"wine"}
+    assert {sample.labels.get("model_version") for sample in samples} == {"7"}
+    names = {sample.name for sample in samples}
+    assert names >= {BUILD_INFO.name, TAP_EXCHANGES.name, TAP_ANALYSER_UP.name, REFERENCE_READY.name}
 
 
 def test_an_option_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

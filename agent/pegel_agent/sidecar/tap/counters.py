@@ -148,7 +148,7 @@ class Counters:
             for (protocol, status), count in self._requests.items()
         }
         return [
-            Family(c.BUILD_INFO, {(version,): 1.0}),
+            Family(c.BUILD_INFO, {(*model, version): 1.0}),
             Family(c.INFERENCE_REQUESTS, requests),
             Family(c.INFERENCE_DURATION, {model: self._durations.snapshot()}),
             Family(c.INFERENCE_FIRST_BYTE, {model: self._first_bytes.snapshot()}),
@@ -158,13 +158,16 @@ class Counters:
             Family(
                 c.TAP_EXCHANGES,
                 {
-                    ("analysed",): float(self.analysed),
-                    ("shed",): float(self.shed),
-                    ("undecodable",): float(self.undecodable),
+                    (*model, "analysed"): float(self.analysed),
+                    (*model, "shed"): float(self.shed),
+                    (*model, "undecodable"): float(self.undecodable),
                 },
             ),
-            Family(c.TAP_BYTES, {("to_model",): float(bytes_to_model), ("to_client",): float(bytes_to_client)}),
-            Family(c.TAP_CONNECTIONS, {(): float(connections)}),
-            Family(c.TAP_ANALYSER_RESTARTS, {(): float(self.restarts)}),
-            Family(c.TAP_ANALYSER_UP, {(): float(self.analyser_up)}),
+            Family(
+                c.TAP_BYTES,
+                {(*model, "to_model"): float(bytes_to_model), (*model, "to_client"): float(bytes_to_client)},
+            ),
+            Family(c.TAP_CONNECTIONS, {model: float(connections)}),
+            Family(c.TAP_ANALYSER_RESTARTS, {model: float(self.restarts)}),
+            Family(c.TAP_ANALYSER_UP, {model: float(self.analyser_up)}),
         ]

@@ -45,7 +45,7 @@ def test_every_inference_is_counted_once_by_protocol_status_and_outcome() -> Non
 def test_outcomes_exist_at_0_before_anything_happened() -> None:
     lines = page(Counters("m", "1"))
     assert 'ml_inference_outcomes_total{model_name="m",model_version="1",outcome="timeout"} 0.0' in lines
-    assert 'pegel_tap_exchanges_total{outcome="shed"} 0.0' in lines
+    assert 'pegel_tap_exchanges_total{model_name="m",model_version="1",outcome="shed"} 0.0' in lines
 
 
 def test_only_answers_have_durations_and_a_quantile_lies_within_its_bucket() -> None:
