@@ -241,20 +241,14 @@ def test_a_gpu_without_events_is_read_like_the_others(nvml: Any, run_exporter: C
     run_exporter(environment=nvml.environment).sees(f"nvidia_gpu_power_watts{{{IDS}}} 61.25")
 
 
-def test_while_any_call_hangs_the_page_is_there_within_50_milliseconds(
-    nvml: Any, run_exporter: Callable[..., Any]
-) -> None:
+def test_while_any_call_hangs_the_page_is_there(nvml: Any, run_exporter: Callable[..., Any]) -> None:
     nvml.tell(*A100)
     command = run_exporter(environment=nvml.environment)
     command.sees(f"nvidia_gpu_up{{{IDS}}} 1.0")
     nvml.tell(*A100, "hang nvmlDeviceGetFieldValues")
-    took = []
-    for _ in range(60):
-        began = time.monotonic()
-        command.metrics()
-        took.append(time.monotonic() - began)
+    for _ in range(60):  # none waits for the call, which never returns; how long one takes is benchmarks/gpu.py's
+        assert command.metrics()
         time.sleep(0.05)
-    assert sorted(took)[len(took) // 2] < 0.05
     command.sees(f"nvidia_gpu_up{{{IDS}}} 0.0")
     nvml.tell(*A100)
     command.sees(f"nvidia_gpu_up{{{IDS}}} 1.0")

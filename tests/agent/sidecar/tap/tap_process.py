@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import itertools
 import os
 import re
 import signal
@@ -23,6 +24,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 BODY = b'{"instances": [[1.0, 2.0]]}'
 ANSWER_BODY = b'{"predictions": [1]}'
 ASK = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+LEFT_BYTES = 100
+"""Less than anything that a connection or an exchange could leave behind: a bare transport has more."""
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(ANSWER_BODY), ANSWER_BODY)
 
 # The command has no option for the times that a test must not wait for.
@@ -117,6 +120,18 @@ def until(true: Callable[[], bool], *, seconds: float = 30) -> None:
         if time.monotonic() > deadline:
             pytest.fail("what was waited for did not come")
         time.sleep(0.02)
+
+
+def least_growth(size: Callable[[], int], work: Callable[[], object], *, rounds: int = 4) -> int:
+    """By how many bytes `size` grew in that round of `work` in which it grew least, the first apart.
+
+    What leaks grows in every round. What an allocator or the kernel keeps for later, once, in one round or two.
+    """
+    sizes = []
+    for _ in range(rounds + 1):
+        work()
+        sizes.append(size())
+    return min(after - before for before, after in itertools.pairwise(sizes))
 
 
 def gone(process: int) -> bool:
