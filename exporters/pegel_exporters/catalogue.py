@@ -159,9 +159,11 @@ MODEL_QUALITY = Metric(
     "roc_auc, brier, ece; of a regression mae, rmse, r2.",
     (*_MODEL, "metric"),
 )  # fmt: skip
+QUALITY_STATES = ("ok", "immature", "insufficient", "unknown")
 MODEL_QUALITY_STATE = Metric(
     "ml_model_quality_state", "gauge",
-    "1 for the state that holds: ok, immature (labels wait for others of their time), insufficient (too few labels).",
+    "1 for the state that holds: ok, immature (labels wait for others of their time), insufficient (too few labels), "
+    "unknown (labels are no fair sample of the predictions, so that there is no accuracy).",
     (*_MODEL, "state"),
 )  # fmt: skip
 CONFUSION = Metric(
@@ -188,6 +190,14 @@ LABEL_DELAY = Metric(
 LABEL_COVERAGE = Metric(
     "ml_label_coverage_ratio", "gauge", "Share of the predictions old enough to be judged that have a label, 0 to 1.",
     _MODEL,
+)  # fmt: skip
+PREDICTIONS_DROPPED = Metric(
+    "ml_predictions_dropped_total", "counter",
+    "Predictions that made room for newer ones before they had a label and were old enough to be judged.", _MODEL,
+)  # fmt: skip
+PREDICTIONS_RETENTION = Metric(
+    "ml_predictions_retention_seconds", "gauge",
+    "How long predictions are kept for their labels, at the rate of those that are kept.", _MODEL,
 )  # fmt: skip
 ACCURACY_DROP_EVIDENCE = Metric(
     "ml_accuracy_drop_evidence", "gauge", "log10 of the evidence that accuracy is below the reference's.", _MODEL

@@ -192,7 +192,7 @@ def _values(
         "reason": Values(pegel, ("not_a_number",)),
         "measure": Values(pegel, ("psi", "js", "ks", "tvd", "rank_wasserstein")),
         "source": Values(pegel, ("profile",)),
-        "state": Values(pegel, ("ok", "immature", "insufficient")),
+        "state": Values(pegel, c.QUALITY_STATES),
         "metric": Values(pegel, _QUALITIES[performance.kind] if performance else ()),
         "predicted": Values(reference, classes),
         "actual": Values(reference, classes),

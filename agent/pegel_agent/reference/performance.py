@@ -133,16 +133,6 @@ def number_of(value: str | float | None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def predicted_class(prediction: str | float | None, classes: tuple[str, ...]) -> str | None:
-    """The class that a prediction names. Of two `classes` a probability of the second names the second from ½ on."""
-    name = class_name(prediction)
-    if len(classes) == 2 and name not in classes:
-        number = number_of(prediction)
-        if number is not None and 0 <= number <= 1:
-            return classes[int(number >= 0.5)]
-    return name
-
-
 class PerformanceCollector:
     """Takes in a reference's batches in their order and makes its `Performance` of them.
 

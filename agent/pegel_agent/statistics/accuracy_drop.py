@@ -78,9 +78,13 @@ class AccuracyDrop:
         if evidence >= self._log_limit:
             self._dropped = True
         elif self._dropped and evidence <= self._log_limit / 2:
-            self._dropped = False
-            self._log_stakes[:] = -np.inf
+            self.reset()
         return self.verdict()
+
+    def reset(self) -> None:
+        """Forget what was observed: it rested on rows that were no fair sample."""
+        self._dropped = False
+        self._log_stakes[:] = -np.inf
 
     def verdict(self) -> DropVerdict:
         """How things stand."""

@@ -7,6 +7,7 @@ from typing import Literal
 Part = Literal["data_drift", "prediction_drift", "accuracy_drop", "fleet"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPANS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 DEFAULT_BUDGET = "1/30d"
 DEFAULT_BUDGET_WINDOWS = 8640
 """Where windows have no length in time: as many as there are five-minute windows in 30 days."""
@@ -32,6 +33,12 @@ def parse_duration(text: str) -> float:
     if match is None or float(match[1]) == 0:
         raise ValueError(f"{text!r} is not a duration; write 90s, 5m, 1h or 30d")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def span(seconds: float) -> str:
+    """A length of time that need not be exact: `5 min`, `18.5 h`, `1 d`."""
+    size, unit = next((one for one in _SPANS if seconds >= one[0]), _SPANS[-1])
+    return f"{seconds / size:.3g} {unit}"
 
 
 def parse_window(text: str) -> Window:

@@ -13,7 +13,6 @@ from pegel_agent.reference.performance import (
     PerformanceCollector,
     class_name,
     number_of,
-    predicted_class,
 )
 from pegel_exporters.errors import UserError
 from sklearn import metrics
@@ -203,18 +202,6 @@ def test_a_value_names_a_class(value, name):
 )
 def test_a_value_is_a_number_or_not(value, number):
     assert number_of(value) == number
-
-
-@pytest.mark.parametrize(
-    ("prediction", "classes", "name"),
-    [
-        (0.7, ("0", "1"), "1"), (0.5, ("no", "yes"), "yes"), (0.0, ("no", "yes"), "no"), ("0.2", ("no", "yes"), "no"),
-        ("yes", ("no", "yes"), "yes"), (1.7, ("0", "1"), "1.7"), (0.7, ("0", "1", "2"), "0.7"),
-        (None, ("0", "1"), None),
-    ],
-)  # fmt: skip
-def test_a_prediction_names_a_class(prediction, classes, name):
-    assert predicted_class(prediction, classes) == name
 
 
 CURVE = Curve((0.1, 0.9), (1, 8, 1, 0), (0, 6, 1, 0))

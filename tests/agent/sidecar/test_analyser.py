@@ -220,7 +220,7 @@ class TestTheProcess:
 
     def test_it_counts_answers_and_ends_with_its_standard_input(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(5)
-        with analyser(tmp_path, profile(features=3)) as running:
+        with analyser(tmp_path, profile(features=3), label_horizon_seconds=0.0) as running:
             for number in range(600):
                 row = rng.normal(size=3).round(3).tolist()
                 running.exchanges.sendall(frame(*exchange([row], [number % 2], request_id=f"r{number}")))

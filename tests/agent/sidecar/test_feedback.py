@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from pegel_agent.sidecar.feedback import Answer, Labels, items_of
-from pegel_agent.sidecar.feedback.labels import (
-    _MAX_EARLY,
-    _MAX_LABELLED,
-    _MAX_PREDICTIONS,
-    EARLY_SECONDS,
-    MIN_LABELS,
-)
-from pegel_agent.sidecar.feedback.rows import agree
+from pegel_agent.sidecar.feedback.cohorts import MIN_LABELS
+from pegel_agent.sidecar.feedback.labels import _MAX_EARLY, EARLY_SECONDS
+from pegel_agent.sidecar.feedback.rows import agree, plain
 from pegel_exporters.catalogue import JUDGED_LABELS
 from pegel_exporters.errors import UserError
 from scipy import stats
@@ -32,7 +27,8 @@ VALUE = "must be a text of up to 256 characters, a number, true or false"
 
 
 def labels() -> Labels:
-    return Labels("houses", "3")
+    """Each label is judged at once."""
+    return Labels("houses", "3", horizon_seconds=0.0)
 
 
 def post(to: Labels, *items: Any, now: float = 0.0) -> Answer:
@@ -291,19 +287,21 @@ def test_no_bytes_raise_anything_but_a_user_error(body: bytes) -> None:
 
 
 def test_memory_is_bounded_whatever_comes() -> None:
-    of = labels()
-    for number in range(_MAX_PREDICTIONS + 500):
+    of = Labels("houses", "3", horizon_seconds=0.0, store_bytes=1 << 20)
+    capacity = of._predictions.capacity
+    for number in range(capacity):
         of.predicted(f"p{number}", 0, 1, 0.0, other_id=f"q{number}")
     of.predicted("long", 0, "x" * 1_000, 0.0)
-    assert len(of._predictions) == len(of._other_ids) == _MAX_PREDICTIONS
+    assert of._predictions.count == capacity
+    assert of._predictions.size_bytes <= 1 << 20
     assert post(of, {"id": "long", "label": 1}, {"id": "p0", "label": 1}).waiting == 2
     outcomes = [post(of, {"id": f"e{number}", "label": 1}) for number in range(_MAX_EARLY)]
     assert outcomes[-1].waiting == 1
     assert len(of._early) == _MAX_EARLY
     assert of.outcomes["unmatched"] == 2, "those that waited longest made room"
-    for number in range(_MAX_LABELLED + 100):
+    for number in range(capacity + 100):
         of.take([{"id": f"l{number}", "label": 1, "prediction": number % 2}], 0.0)
-    assert len(of._labelled) == _MAX_LABELLED
+    assert of._predictions.count == capacity
     assert of.cohorts.latest().rows < JUDGED_LABELS + 100
 
 
@@ -361,11 +359,11 @@ def test_too_few_labels_are_no_accuracy() -> None:
     ],
 )  # fmt: skip
 def test_a_prediction_says_a_label(prediction: Any, label: Any, same: bool) -> None:
-    assert agree(prediction, label) is same
+    assert agree(plain(prediction), plain(label)) is same
 
 
 def test_a_prediction_that_says_nothing_is_not_remembered() -> None:
     of = labels()
     of.predicted("a", 0, None, 0.0)
     of.predicted("b", 0, math.nan, 0.0)
-    assert not of._predictions
+    assert of._predictions.count == 0

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pegel_agent.reference.performance import Curve, Errors, Performance, PerformanceCollector
 from pegel_agent.sidecar.feedback import Labels, families
-from pegel_agent.sidecar.feedback.cohorts import Cohorts
-from pegel_agent.sidecar.feedback.labels import MIN_LABELS
-from pegel_agent.sidecar.feedback.rows import Row, Tally
+from pegel_agent.sidecar.feedback.cohorts import MIN_LABELS, Cohorts
+from pegel_agent.sidecar.feedback.rows import Judge, Row, Tally, plain
 from pegel_agent.statistics.budget import Window
 from pegel_exporters.catalogue import CATALOGUE
 from sklearn import metrics
@@ -51,28 +50,43 @@ def published(of: Labels, now: float = START) -> dict[str, Any]:
 def test_rows_wait_until_their_time_is_a_horizon_ago_and_are_judged_together() -> None:
     of = Cohorts(DAY)
     for second in range(600):
-        of.add(RIGHT if second % 2 else WRONG, START + second, START + second + 10)
+        of.add(RIGHT if second % 2 else WRONG, START + second, START + second)
     of.tick(START + DAY)
     assert (of.judged.rows, of.waiting) == (0, 600)
     of.tick(START + DAY + 1_200)
     assert (of.judged.rows, of.judged.right, of.waiting) == (600, 300, 0)
+    assert of.fair == of.judged
 
 
-def test_a_label_later_than_the_horizon_or_without_a_time_is_judged_at_once() -> None:
+def test_a_label_that_brings_its_prediction_is_judged_at_once_when_it_is_late_or_has_no_time() -> None:
     of = Cohorts(HOUR)
-    of.add(RIGHT, START - 2 * HOUR, START)
-    of.add(RIGHT, None, START)
     of.add(RIGHT, START, START)
+    of.add(RIGHT, None, START)
+    of.add(RIGHT, START - 3 * HOUR, START)
     assert (of.judged.rows, of.waiting) == (2, 1)
+    of.tick(START + 3 * HOUR)
+    of.add(RIGHT, START, START + 3 * HOUR)
+    assert (of.judged.rows, of.fair.rows, of.waiting) == (4, 4, 0)
+
+
+def test_a_late_label_that_found_its_prediction_is_counted_and_not_judged() -> None:
+    of = Cohorts(HOUR)
+    of.predicted(1.0, math.nan, START, "a")
+    of.tick(START + 2 * HOUR)
+    of.labelled(1.0, math.nan, START, "a")
+    of.add(WRONG, START, START + 2 * HOUR, joined=True)
+    assert (of.judged.rows, of.fair.rows, of.latest().rows) == (1, 0, 0)
 
 
 def test_a_correction_changes_a_row_wherever_it_is_and_never_a_counter() -> None:
     of = Cohorts(HOUR)
-    early, late = of.add(WRONG, START, START), of.add(WRONG, None, START)
-    for tally in (early, late):
+    assert of.add(WRONG, START, START) is None
+    chunk = of.add(WRONG, None, START)
+    for tally in (of.tally_of(START, None), of.tally_of(None, chunk)):
+        assert tally is not None
         tally.add(WRONG, -1)
         tally.add(RIGHT)
-    of.tick(START + 2 * HOUR)
+    of.tick(START + 3 * HOUR)
     assert (of.latest().rows, of.latest().right) == (2, 2)
     assert (of.judged.rows, of.judged.right) == (2, 1)
 
@@ -81,21 +95,21 @@ def test_coverage_is_that_of_predictions_old_enough() -> None:
     of = Cohorts(HOUR)
     assert of.coverage(START) is None
     for second in range(4_000):
-        of.predicted(START + second)
+        of.predicted(1.0, math.nan, START + second, second)
         if second < 1_800 or second % 2:
-            of.labelled(START + second)
+            of.labelled(1.0, math.nan, START + second, second)
     now = START + HOUR + 3_000
+    assert of.coverage(now) == pytest.approx((1_800 + 600) / 3_000, abs=0.01)
+    of.tick(now)
     assert of.coverage(now) == pytest.approx((1_800 + 600) / 3_000, abs=0.01)
     for hour in range(1, 4):
         of.tick(START + hour * HOUR + 4_000)
     assert of.coverage(START + 4 * HOUR) is None, "what is old is forgotten"
-    assert not of._predicted
-    assert not of._labelled
 
 
-@pytest.mark.parametrize(("horizon", "alarms"), [(1.5 * HOUR, True), (DAY, False)])
-def test_positives_known_after_an_hour_and_negatives_after_a_day_are_no_drop_within_the_horizon(
-    horizon: float, alarms: bool
+@pytest.mark.parametrize("horizon", [1.5 * HOUR, DAY])
+def test_positives_known_after_an_hour_and_negatives_after_a_day_are_no_drop_whatever_the_horizon(
+    horizon: float,
 ) -> None:
     """The model finds every negative and four of five positives, as it did on its reference."""
     rng = np.random.default_rng(1)
@@ -116,8 +130,11 @@ def test_positives_known_after_an_hour_and_negatives_after_a_day_are_no_drop_wit
         of.tick(now)
         assert of.drop is not None
         dropped = dropped or of.drop.verdict.dropped
-    assert dropped is alarms
-    if not alarms:
+    assert not dropped
+    if horizon < DAY:
+        assert of.state().unknown is not None
+        assert of.state().accuracy is None
+    else:
         assert of.state().accuracy == pytest.approx(0.9, abs=0.05)
         coverage = of.cohorts.coverage(now)
         assert coverage is not None
@@ -139,8 +156,8 @@ def test_labels_that_wait_are_immature_and_no_accuracy() -> None:
     assert published(of)["ml_model_accuracy"] == 1.0
 
 
-def test_without_a_performance_every_label_is_judged_at_once_and_no_client_makes_a_series() -> None:
-    of = Labels(*MODEL)
+def test_without_a_performance_no_client_makes_a_series() -> None:
+    of = Labels(*MODEL, horizon_seconds=0.0)
     for number in range(MIN_LABELS):
         of.predicted(f"{number}", 0, f"made up {number}", START)
     post(of, *({"id": f"{number}", "label": f"made up {number % 40}"} for number in range(MIN_LABELS)))
@@ -149,11 +166,28 @@ def test_without_a_performance_every_label_is_judged_at_once_and_no_client_makes
     assert page["ml_model_accuracy_labels"] == 50.0
     assert {name.partition("/")[0] for name in page} == {
         "ml_model_accuracy", "ml_model_accuracy_lower", "ml_model_accuracy_upper", "ml_model_accuracy_labels",
-        "ml_model_quality_state", "ml_labels_total", "ml_label_delay_seconds",
+        "ml_model_quality_state", "ml_labels_total", "ml_label_delay_seconds", "ml_predictions_dropped_total",
     }  # fmt: skip
 
 
 # Classes
+
+
+@pytest.mark.parametrize(
+    ("prediction", "classes", "place"),
+    [
+        (0.7, ("0", "1"), 1), (0.5, ("no", "yes"), 1), (0.0, ("no", "yes"), 0), ("0.2", ("no", "yes"), 0),
+        ("yes", ("no", "yes"), 1), (" yes ", ("no", "yes"), 1), (True, ("0", "1"), 1), ("1.0", ("0", "1"), 1),
+        (1.7, ("0", "1"), 2), (0.7, ("0", "1", "2"), 3), ("maybe", ("no", "yes"), 2),
+    ],
+)  # fmt: skip
+def test_a_prediction_names_a_class(prediction: Any, classes: tuple[str, ...], place: int) -> None:
+    size = len(classes) + 1
+    confusion = ((10, *(0,) * len(classes)), *((0,) * size,) * len(classes))
+    judge = Judge(Performance("binary" if size == 3 else "multiclass", 10, 10, classes, confusion))
+    row = judge.row(plain(prediction), plain(classes[0]), None)
+    assert row.classes == (place, 0)
+    assert row.right is (place == 0)
 
 
 def test_the_confusion_is_there_at_0_and_counts_other_classes_together() -> None:

@@ -1,58 +1,49 @@
 """Labels joined to predictions, how often they agree, and whether they agree less than they did on the reference."""
 
+import logging
+import math
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from ctypes import c_float
+from typing import Literal
 
 import msgspec
 from pegel_exporters.catalogue import LABEL_DELAY_BUCKETS_SECONDS
 
 from pegel_agent.reference.performance import Performance
-from pegel_agent.sidecar.feedback.cohorts import Cohorts
+from pegel_agent.sidecar.feedback.cohorts import MIN_LABELS, Cohorts
 from pegel_agent.sidecar.feedback.items import Answer, Item, Rejected, Value, item_of
-from pegel_agent.sidecar.feedback.rows import Judge, Row, Tally
+from pegel_agent.sidecar.feedback.reasons import reason_text
+from pegel_agent.sidecar.feedback.rows import Judge, plain
+from pegel_agent.sidecar.feedback.store import ALIAS, AT_ONCE, LABELLED, REUSED, STORE_BYTES, Kept, Predictions
 from pegel_agent.sidecar.feedback.watch import DropWatch, ExpectedAccuracy
-from pegel_agent.sidecar.monitor.state import AccuracyState
+from pegel_agent.sidecar.monitor.state import AccuracyState, UnknownAccuracy
 from pegel_agent.statistics.budget import Window
 from pegel_agent.statistics.intervals import wilson
 
-MIN_LABELS = 50
+log = logging.getLogger("pegel")
+
 EARLY_SECONDS = 600.0
 HORIZON_SECONDS = 86_400.0
 """A day: where labels come once a night, those of a day are there together."""
 _WINDOW = Window(seconds=300.0)
 _FUTURE_SECONDS = 60.0
-_MAX_PREDICTIONS = 20_000
-_MAX_LABELLED = 10_000
+_LOG_EVERY_SECONDS = 3_600.0
+_MIN_SPAN_SECONDS = 60.0
+_NO_TIME = -math.inf
 _MAX_EARLY = 5_000
 _MAX_HISTORY = 240
 
 Outcome = Literal["matched", "duplicate", "unmatched", "rejected", "early"]
 
 
-class _Predicted(NamedTuple):
-    at: float
-    prediction: Value
-    score: float | None
-
-
-class _Labelled(NamedTuple):
-    """A row that has a label, and where it is counted, in case the label is corrected."""
-
-    prediction: Value
-    score: float | None
-    ts: float
-    row: Row
-    counted_in: Tally
-
-
 class Labels:
     """One model's labels. Times are Unix times, told by the caller.
 
-    With the reference's `performance` rows wait `horizon_seconds` for all labels of their time before they are judged,
-    and a drop of accuracy is watched for; `budget_windows` is the model's whole budget. Without one each label is
-    judged at once. Ids are not kept, only their hashes, which another process would not make again.
+    Rows wait `horizon_seconds` for all labels of their time before they are judged. With the reference's `performance`
+    a drop of accuracy is watched for; `budget_windows` is the model's whole budget. Predictions are kept in
+    `store_bytes`. Ids are not kept, only their hashes, which another process would not make again.
     """
 
     def __init__(
@@ -64,20 +55,24 @@ class Labels:
         window: Window = _WINDOW,
         budget_windows: float = 8_640.0,
         horizon_seconds: float = HORIZON_SECONDS,
+        store_bytes: int = STORE_BYTES,
     ) -> None:
         self.performance = performance
         self._model = (model_name, model_version)
         self._judge = Judge(performance)
-        self.cohorts = Cohorts(horizon_seconds if performance is not None else 0.0)
         self.drop = DropWatch(performance, window, budget_windows) if performance is not None else None
+        self.cohorts = Cohorts(horizon_seconds, self._withdraw)
         self.expected = ExpectedAccuracy(performance.scores) if performance is not None and performance.scores else None
-        self._predictions: OrderedDict[int, _Predicted] = OrderedDict()
-        self._other_ids: OrderedDict[int, int] = OrderedDict()
+        self._predictions = Predictions(store_bytes, self._forget)
+        self._now = 0.0
         self._early: OrderedDict[int, tuple[float, Item]] = OrderedDict()
-        self._labelled: OrderedDict[int, _Labelled] = OrderedDict()
         self._history: list[tuple[float, float, float, float]] = []
         self._history_every = 1.0
+        self._logged: dict[str, float] = {}
+        self._was_unknown = False
         self.outcomes = {"matched": 0, "duplicate": 0, "unmatched": 0, "rejected": 0}
+        self.dropped = 0
+        """Predictions that made room for others before they had a label, and were as old as the horizon."""
         self.delay_counts = [0] * (len(LABEL_DELAY_BUCKETS_SECONDS) + 1)
         self.delay_sum = 0.0
 
@@ -94,31 +89,49 @@ class Labels:
         """Remember a prediction for its label, which may name the request by its other id, too.
 
         A label that came before it is judged now. A prediction that says nothing (None, NaN) or is a long text is not
-        remembered: its label will be unmatched.
+        remembered: its label will be unmatched. Two predictions of one id that differ can't be told apart: a label for
+        them is unmatched, too.
         """
         if prediction is None or not self._judge.remembers(prediction):
             return
+        self._now = max(self._now, at)
         first = hash(request_id)
-        keys = [hash((first, row))]
+        key, value = hash((first, row)), plain(prediction)
+        kept = Kept(0, key, at, value, math.nan if score is None else c_float(score).value)
+        earlier = self._predictions.get(key)
+        if earlier is not None and not earlier.flags & ALIAS:
+            if earlier.prediction == value and not earlier.flags & (LABELLED | REUSED):
+                return  # the same request, sent again
+            self.cohorts.predicted(value, kept.score, at, first, reused=True)
+            if not earlier.flags & LABELLED:
+                if not earlier.flags & REUSED:
+                    self.cohorts.reused(earlier.place)
+                self._predictions.put(earlier._replace(flags=earlier.flags | REUSED), at)
+                return
+        else:
+            self.cohorts.predicted(value, kept.score, at, first)
+        keys = [key]
         if other_id is not None and other_id != request_id:
-            other = hash(other_id)
-            keys.append(hash((other, row)))
-            self._other_ids[other] = first
-            if len(self._other_ids) > _MAX_PREDICTIONS:
-                self._other_ids.popitem(last=False)
-        self.cohorts.predicted(at)
-        known = _Predicted(at, prediction, score)
-        for early in [self._early.pop(key, None) for key in keys] if self._early else ():
+            keys.append(hash((hash(other_id), row)))
+        for early in [self._early.pop(one, None) for one in keys] if self._early else ():
             if early is not None:
                 came, item = early
                 self._delayed(0.0)
-                self.cohorts.labelled(at)
-                self._count(keys[0], item, known, came)
+                self._join(kept, item, came)
                 self.outcomes["matched"] += 1
-                return
-        self._predictions[keys[0]] = known
-        if len(self._predictions) > _MAX_PREDICTIONS:
-            self._predictions.popitem(last=False)
+                break
+        else:
+            self._predictions.put(kept, at)
+        if len(keys) > 1:
+            self._put_alias(keys[1], key, at)
+
+    def _put_alias(self, alias: int, key: int, at: float) -> None:
+        """Let a prediction be found by another key, unless that is one of another prediction, too."""
+        earlier = self._predictions.get(alias)
+        if earlier is None:
+            self._predictions.put(Kept(ALIAS, alias, at, key, math.nan), at)
+        elif earlier.flags & ALIAS and earlier.prediction != key:
+            self._predictions.put(earlier._replace(flags=ALIAS | REUSED), at)
 
     def take(self, items: Sequence[object], now: float) -> Answer:
         """Judge the items of one call; each is an Item or not, which only rejects it."""
@@ -142,30 +155,77 @@ class Labels:
         while self._early and next(iter(self._early.values()))[0] < now - EARLY_SECONDS:
             self._early.popitem(last=False)
             self.outcomes["unmatched"] += 1
+        self._now = now
         self.cohorts.tick(now)
         if self.drop is not None:
-            self.drop.tick(self.cohorts.judged, now)
-        if not self._history or now - self._history[-1][0] >= self._history_every:
-            state = self.state()
-            if state.accuracy is not None and state.lower is not None and state.upper is not None:
-                self._history.append((now, state.accuracy, state.lower, state.upper))
+            self.drop.tick(self.cohorts.fair, now)
+        state = self.state()
+        self._log(state.unknown, now)
+        due = not self._history or now - self._history[-1][0] >= self._history_every
+        if due and state.accuracy is not None and state.lower is not None and state.upper is not None:
+            self._history.append((now, state.accuracy, state.lower, state.upper))
         if len(self._history) > _MAX_HISTORY:
             # Half as dense from here on: the curve reaches back to the beginning in the same number of points.
             del self._history[1::2]
             self._history_every *= 2
 
     def state(self) -> AccuracyState:
-        """Accuracy over the latest judged rows; a regression has a state and no accuracy."""
+        """Accuracy over the latest judged rows; a regression has a state and no accuracy. As of the last tick."""
         latest = self.cohorts.latest()
-        if latest.rows < MIN_LABELS:
-            waiting = self.cohorts.waiting
-            late = latest.rows + waiting >= MIN_LABELS
-            state: Literal["immature", "insufficient"] = "immature" if late else "insufficient"
-            return AccuracyState(state, latest.rows + waiting, None, None, None, tuple(self._history))
-        if self.performance is not None and self.performance.kind == "regression":
-            return AccuracyState("ok", latest.rows, None, None, None, ())
-        lower, upper = wilson(latest.right, latest.rows)
-        return AccuracyState("ok", latest.rows, latest.right / latest.rows, lower, upper, tuple(self._history))
+        unknown = self._unknown()
+        labels, accuracy, lower, upper = latest.rows, None, None, None
+        state: Literal["ok", "immature", "insufficient", "unknown"] = "ok"
+        if unknown is not None:
+            state = "unknown"
+        if unknown is not None or latest.rows < MIN_LABELS:
+            labels += self.cohorts.waiting
+        if unknown is None and latest.rows < MIN_LABELS:
+            state = "immature" if labels >= MIN_LABELS else "insufficient"
+        regression = self.performance is not None and self.performance.kind == "regression"
+        if state == "ok" and not regression:
+            accuracy, (lower, upper) = latest.right / latest.rows, wilson(latest.right, latest.rows)
+        return AccuracyState(
+            state, labels, accuracy, lower, upper,
+            () if regression else tuple(self._history),
+            unknown=unknown,
+            coverage=self.cohorts.coverage(self._now),
+            horizon_seconds=self.cohorts.horizon_seconds,
+            retention_seconds=self.retention_seconds,
+        )  # fmt: skip
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """How long predictions are kept at the rate seen: that of the time of all that are kept. None without any."""
+        oldest = self._predictions.oldest
+        span = 0.0 if oldest is None else self._now - oldest
+        if span < _MIN_SPAN_SECONDS or self._predictions.count < MIN_LABELS:
+            return None
+        return span * self._predictions.capacity / self._predictions.count
+
+    def _unknown(self) -> UnknownAccuracy | None:
+        refusal = self.cohorts.refusal
+        if refusal is None:
+            return None
+        text = reason_text(refusal, self.cohorts.horizon_seconds, self._predictions.capacity, self.retention_seconds)
+        return UnknownAccuracy(refusal.why, refusal.since, text, refusal.coverage, refusal.usual)
+
+    def _log(self, unknown: UnknownAccuracy | None, now: float) -> None:
+        """A line when accuracy becomes unknown and when it is known again, one an hour for each reason at most."""
+        if unknown is not None and now - self._logged.get(unknown.reason, -math.inf) >= _LOG_EVERY_SECONDS:
+            self._logged[unknown.reason] = now
+            self._was_unknown = True
+            log.warning("accuracy is unknown: %s", unknown.text)
+        elif unknown is None and self._was_unknown:
+            self._was_unknown = False
+            log.info("accuracy is known again: labels are a fair sample of the predictions")
+
+    def _withdraw(self) -> None:
+        if self.drop is not None:
+            self.drop.reset()
+
+    def _forget(self, kept: Kept) -> None:
+        if not kept.flags & (LABELLED | ALIAS | REUSED):
+            self.dropped += self.cohorts.forgotten(kept.place, self._now)
 
     def _take(self, raw: object, now: float) -> Outcome:
         item = item_of(raw)
@@ -178,25 +238,30 @@ class Labels:
             return self._take_named(item, now)
         if item.prediction is None:
             raise Rejected("neither id nor prediction")
-        self.cohorts.add(self._judge.row(item.prediction, item.label, item.score), item.predicted_ts, now)
+        row = self._judge.row(plain(item.prediction), plain(item.label), item.score)
+        self.cohorts.add(row, item.predicted_ts, now)
         return "matched"
 
     def _take_named(self, item: Item, now: float) -> Outcome:
-        named = hash(str(item.id))
-        key = hash((self._other_ids.get(named, named), item.row))
-        labelled = self._labelled.get(key)
-        if labelled is not None:
+        key = hash((hash(str(item.id)), item.row))
+        known = self._predictions.get(key)
+        if known is not None and known.flags & ALIAS and not known.flags & REUSED:
+            key = int(known.prediction)
+            known = self._predictions.get(key)
+        if known is not None and known.flags & LABELLED:
             # The last word on a row counts, but it is one row.
-            if _when(item, now) > labelled.ts:
-                self._correct(key, labelled, item, now)
+            if _when(item, now) > known.ts:
+                self._correct(known, item, now)
             return "duplicate"
-        known = self._predictions.pop(key, None)
-        if known is not None and item.prediction is None:
-            self._delayed(max(0.0, now - known.at))
-        if known is not None:
-            self.cohorts.labelled(known.at)
-        if known is not None or item.prediction is not None:
-            self._count(key, item, known, now)
+        if known is not None and known.flags & REUSED and item.prediction is None:
+            return "unmatched"  # nobody can tell which of the predictions it is the label of
+        if known is not None and not known.flags & REUSED:
+            if item.prediction is None:
+                self._delayed(max(0.0, now - known.place))
+            self._join(known, item, now)
+            return "matched"
+        if item.prediction is not None:
+            self._count_own(key, item, now)
             return "matched"
         waiting = self._early.get(key)
         if waiting is not None:
@@ -209,29 +274,49 @@ class Labels:
         self._early[key] = (now, item)
         return "early"
 
-    def _count(self, key: int, item: Item, known: _Predicted | None, now: float) -> None:
-        """Count a labelled row for the first time; what the item itself tells of the prediction comes first."""
-        prediction = item.prediction
-        score = item.score
-        if prediction is None and known is not None:
-            prediction, score = known.prediction, known.score if item.score is None else item.score
-        if prediction is None:
-            return
-        at = known.at if known is not None else item.predicted_ts
-        row = self._judge.row(prediction, item.label, score)
-        counted_in = self.cohorts.add(row, at, now)
-        self._labelled[key] = _Labelled(prediction, score, _when(item, now), row, counted_in)
-        if len(self._labelled) > _MAX_LABELLED:
-            self._labelled.popitem(last=False)
-
-    def _correct(self, key: int, labelled: _Labelled, item: Item, now: float) -> None:
-        prediction, score = labelled.prediction, labelled.score
+    def _join(self, known: Kept, item: Item, came: float) -> None:
+        """Count a row for the first time; what the item itself tells of the prediction comes first."""
+        self.cohorts.labelled(known.prediction, known.score, known.place, item.id)
         if item.prediction is not None:
-            prediction, score = item.prediction, item.score
-        row = self._judge.row(prediction, item.label, score)
-        labelled.counted_in.add(labelled.row, -1)
-        labelled.counted_in.add(row)
-        self._labelled[key] = _Labelled(prediction, score, _when(item, now), row, labelled.counted_in)
+            score = math.nan if item.score is None else item.score
+            known = known._replace(prediction=plain(item.prediction), score=score)
+        elif item.score is not None:
+            known = known._replace(score=item.score)
+        self._count(known, item, came, joined=True)
+
+    def _count_own(self, key: int, item: Item, now: float) -> None:
+        """Count a row that brings its prediction, which is kept in case the label is corrected."""
+        if item.prediction is None:
+            return
+        at = _NO_TIME if item.predicted_ts is None else item.predicted_ts
+        score = math.nan if item.score is None else item.score
+        self._count(Kept(0, key, at, plain(item.prediction), score), item, now, joined=False)
+
+    def _count(self, known: Kept, item: Item, came: float, *, joined: bool) -> None:
+        label = plain(item.label)
+        row = self._judge.row(known.prediction, label, None if math.isnan(known.score) else known.score)
+        at = None if known.place == _NO_TIME else known.place
+        chunk = self.cohorts.add(row, at, came, joined=joined)
+        flags = known.flags | LABELLED
+        if chunk is not None:
+            flags, known = flags | AT_ONCE, known._replace(place=float(chunk))
+        self._predictions.put(known._replace(flags=flags, label=label, ts=_when(item, came)), came)
+
+    def _correct(self, known: Kept, item: Item, now: float) -> None:
+        tally = (
+            self.cohorts.tally_of(None, int(known.place))
+            if known.flags & AT_ONCE
+            else self.cohorts.tally_of(known.place, None)
+        )
+        before = self._judge.row(known.prediction, known.label, None if math.isnan(known.score) else known.score)
+        if item.prediction is not None:
+            score = math.nan if item.score is None else item.score
+            known = known._replace(prediction=plain(item.prediction), score=score)
+        known = known._replace(label=plain(item.label), ts=_when(item, now))
+        if tally is not None:
+            tally.add(before, -1)
+            tally.add(self._judge.row(known.prediction, known.label, None if math.isnan(known.score) else known.score))
+        self._predictions.put(known, now)
 
     def _delayed(self, seconds: float) -> None:
         self.delay_counts[bisect_left(LABEL_DELAY_BUCKETS_SECONDS, seconds)] += 1

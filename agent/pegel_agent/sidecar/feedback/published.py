@@ -11,12 +11,12 @@ from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, Histogram, LabelValues
 
 from pegel_agent.reference.performance import Performance
-from pegel_agent.sidecar.feedback.labels import MIN_LABELS, Labels
+from pegel_agent.sidecar.feedback.cohorts import MIN_LABELS
+from pegel_agent.sidecar.feedback.labels import Labels
 from pegel_agent.sidecar.feedback.rows import Tally
 from pegel_agent.statistics import quality
 from pegel_agent.statistics.slots import IntArray
 
-_STATES = ("ok", "immature", "insufficient")
 _OUTCOMES = ("true_positive", "false_positive", "false_negative")
 
 
@@ -28,9 +28,12 @@ def families(labels: Labels, model: tuple[str, str], now: float) -> Iterator[Fam
         yield Family(c.MODEL_ACCURACY_LOWER, {model: state.lower})
         yield Family(c.MODEL_ACCURACY_UPPER, {model: state.upper})
         yield Family(c.MODEL_ACCURACY_LABELS, {model: float(state.labels)})
-    yield Family(c.MODEL_QUALITY_STATE, {(*model, name): float(name == state.state) for name in _STATES})
+    yield Family(c.MODEL_QUALITY_STATE, {(*model, name): float(name == state.state) for name in c.QUALITY_STATES})
     yield Family(c.LABELS, {(*model, outcome): float(count) for outcome, count in labels.outcomes.items()})
     yield Family(c.LABEL_DELAY, {model: Histogram(tuple(labels.delay_counts), labels.delay_sum)})
+    yield Family(c.PREDICTIONS_DROPPED, {model: float(labels.dropped)})
+    if labels.retention_seconds is not None:
+        yield Family(c.PREDICTIONS_RETENTION, {model: labels.retention_seconds})
     coverage = labels.cohorts.coverage(now)
     if coverage is not None:
         yield Family(c.LABEL_COVERAGE, {model: coverage})
@@ -40,7 +43,7 @@ def families(labels: Labels, model: tuple[str, str], now: float) -> Iterator[Fam
         yield Family(c.MODEL_ACCURACY_ESTIMATED_ERROR, {model: estimate.error})
     if labels.performance is not None:
         latest = labels.cohorts.latest()
-        if latest.rows >= MIN_LABELS:
+        if state.state == "ok":
             found = qualities(latest, labels.performance)
             yield Family(c.MODEL_QUALITY, {(*model, name): value for name, value in found.items()})
         yield from _class_families(labels.cohorts.judged, labels.performance, model)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pegel_agent.reference.bins import NumericBins
-from pegel_agent.reference.performance import Performance, class_name, number_of, predicted_class
+from pegel_agent.reference.performance import Performance, number_of
 from pegel_agent.sidecar.feedback.items import MAX_CHARACTERS, Rejected, Value
+from pegel_agent.sidecar.feedback.store import Plain
 from pegel_agent.statistics.quality import ErrorSums
 
 
@@ -92,7 +93,8 @@ class Judge:
         self._performance = performance
         self._origin: float | None = None
         if performance is not None:
-            self._places = {name: place for place, name in enumerate(performance.classes)}
+            self._classes = [plain(name) for name in performance.classes]
+            self._places = {name: place for place, name in enumerate(self._classes)}
             self._others = len(performance.classes)
 
     def remembers(self, prediction: Value | None) -> bool:
@@ -103,7 +105,9 @@ class Judge:
             return not (isinstance(prediction, float) and math.isnan(prediction))
         if self._performance.kind == "regression":
             return number_of(prediction) is not None
-        return class_name(prediction) is not None
+        if isinstance(prediction, str):
+            return not prediction.isspace() and prediction != ""
+        return isinstance(prediction, int) or math.isfinite(prediction)
 
     def check(self, label: Value, prediction: Value | None) -> None:
         """Raises Rejected for a label, or a prediction that is told, which is none of this model's."""
@@ -115,59 +119,56 @@ class Judge:
                 raise Rejected(f"{field_name} must be a finite number: the model is a regression")
             raise Rejected(f"{field_name} names no class")
 
-    def row(self, prediction: Value, label: Value, score: float | None) -> Row:
+    def row(self, prediction: Plain, label: Plain, score: float | None) -> Row:
         """The row as it is counted, of a prediction and a label that passed `check`."""
         known = self._performance
         if known is None:
             return Row(agree(prediction, label))
         if known.errors is not None:
             return self._erred(prediction, label, known.errors.bins)
-        predicted, actual = predicted_class(prediction, known.classes), class_name(label)
-        cell = (self._places.get(predicted or "", self._others), self._places.get(actual or "", self._others))
-        right = predicted == actual
+        predicted = prediction
+        if len(self._classes) == 2 and prediction not in self._places and 0 <= prediction <= 1:
+            predicted = self._classes[int(prediction >= 0.5)]
+        cell = (self._places.get(predicted, self._others), self._places.get(label, self._others))
+        right = predicted == label
         if known.scores is None:
             return Row(right, cell)
-        if score is None and known.kind == "binary":
-            score = probability_of(prediction)
+        if score is None and known.kind == "binary" and 0 < prediction < 1:
+            score = prediction
         if score is None or not 0 <= score <= 1:
             return Row(right, cell)
         true = cell[1] == 1 if known.kind == "binary" else right
         return Row(right, cell, Scored(_bin(known.scores.bins, score), score, true))
 
-    def _erred(self, prediction: Value, label: Value, bins: NumericBins) -> Row:
-        predicted, actual = number_of(prediction) or 0.0, number_of(label) or 0.0
+    def _erred(self, predicted: float, actual: float, bins: NumericBins) -> Row:
         if self._origin is None:  # near the labels' mean, so that their variance survives the rounding
             self._origin = actual
         error = predicted - actual
         return Row(error == 0, erred=Erred(_bin(bins, abs(error)), error, actual - self._origin))
 
 
-def probability_of(prediction: Value) -> float | None:
-    """A prediction that can only be a probability: a number between 0 and 1, without them."""
-    number = number_of(prediction)
-    return number if number is not None and 0 < number < 1 else None
-
-
-def agree(prediction: Value, label: Value) -> bool:
+def agree(prediction: Plain, label: Plain) -> bool:
     """Whether a prediction says the label.
 
-    Numbers and their texts are the same value. A prediction between 0 and 1 for a label of 0 or 1 is a probability and
-    says 1 from ½ on.
+    A prediction between 0 and 1 for a label of 0 or 1 is a probability and says 1 from ½ on.
     """
-    predicted, true = _plain(prediction), _plain(label)
-    if isinstance(predicted, float) and true in (0.0, 1.0) and 0.0 < predicted < 1.0:
-        return (predicted >= 0.5) == (true == 1.0)
-    return predicted == true
+    if label in (0.0, 1.0) and 0 < prediction < 1:
+        return (prediction >= 0.5) == (label == 1.0)
+    return prediction == label
 
 
-def _plain(value: Value) -> float | str:
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if text.lower() in ("true", "false"):
-        return float(text.lower() == "true")
-    number = number_of(text)
-    return text if number is None else number
+def plain(value: Value) -> Plain:
+    """Numbers, their texts and truth values as the number; another text, without the blanks around it, as its hash."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in ("true", "false"):
+            return float(text.lower() == "true")
+        number = number_of(text)
+        return hash((text,)) if number is None else number
+    try:
+        return float(value)
+    except OverflowError:
+        return hash(str(value))
 
 
 def _bin(bins: NumericBins, value: float) -> int:

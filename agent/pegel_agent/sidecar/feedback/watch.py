@@ -34,6 +34,11 @@ class DropWatch:
         self._happened = [0] * len(rates)
         self.verdict: DropVerdict = self._drop.verdict()
 
+    def reset(self) -> None:
+        """Start anew: what was judged lately was no fair sample."""
+        self._drop.reset()
+        self.verdict = self._drop.verdict()
+
     def tick(self, judged: Tally, now: float) -> None:
         """Time has passed, in which all rows of `judged` have been judged since the start."""
         rows = judged.rows - self._rows

@@ -41,16 +41,40 @@ class EvidencePoint(msgspec.Struct, frozen=True):
     drifted: bool
 
 
-class AccuracyState(msgspec.Struct, frozen=True):
-    """Accuracy over the recent labelled rows with its 95 % interval; None where there are too few labels."""
+class UnknownAccuracy(msgspec.Struct, frozen=True):
+    """Why the labels that came are no fair sample of the predictions, so that nothing is made of them; `text` says it
+    in a sentence for people.
 
-    state: Literal["ok", "immature", "insufficient"]
+    Predictions were `forgotten` before their label came, ids were `reused`, labels came too `late`, for some kinds of
+    predictions rather than for others (`partial`), or for another share of them than usual (`coverage`).
+    """
+
+    reason: Literal["forgotten", "reused", "late", "partial", "coverage"]
+    since: float
+    text: str
+    coverage: float | None = None
+    """Share of the predictions refused last that have a label, and the usual share."""
+    usual_coverage: float | None = None
+
+
+class AccuracyState(msgspec.Struct, frozen=True):
+    """Accuracy over the recent labelled rows with its 95 % interval; None where there are too few labels.
+
+    `unknown` is set where the state says so. `coverage` is the share of the predictions old enough that have a label;
+    `retention_seconds` is how long predictions are kept for their labels, at the rate seen.
+    """
+
+    state: Literal["ok", "immature", "insufficient", "unknown"]
     labels: int
     accuracy: float | None
     lower: float | None
     upper: float | None
     history: tuple[tuple[float, float, float, float], ...]
     """Past values: (Unix time, accuracy, lower, upper), oldest first."""
+    unknown: UnknownAccuracy | None = None
+    coverage: float | None = None
+    horizon_seconds: float = 0.0
+    retention_seconds: float | None = None
 
 
 class ReferenceState(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState, ReferenceState
+from pegel_agent.statistics.budget import span
 
 Tone = Literal["drift", "calm", "waiting"]
 
@@ -193,12 +194,26 @@ def refusals(tap: TapState) -> str:
 
 def accuracy_in_words(accuracy: AccuracyState) -> str:
     """Why there is no accuracy to show."""
+    if accuracy.unknown is not None:
+        return f"Accuracy unknown: {accuracy.unknown.text}"
     if not accuracy.labels:
         return "No labels yet"
     if accuracy.state == "ok":
         return "Errors are measured, as the model answers with numbers: see ml_model_quality"
     have = counted(accuracy.labels, "label")
     return f"Labels are still coming in: {have}" if accuracy.state == "immature" else f"Too few labels: {have}"
+
+
+def labels_in_words(accuracy: AccuracyState) -> str:
+    """When labels are judged, what share of the predictions has one, and how long predictions are kept for them."""
+    if not accuracy.horizon_seconds:
+        return "Each label is judged at once, whether or not others of its time are still to come."
+    said = f"A prediction is judged when it is {span(accuracy.horizon_seconds)} old"
+    if accuracy.coverage is not None:
+        said += f"; {percent(accuracy.coverage)} of those have a label"
+    if accuracy.retention_seconds is not None:
+        said += f"; at this rate predictions are kept for {span(accuracy.retention_seconds)}"
+    return f"{said}."
 
 
 def verdict(state: ModelState) -> Verdict:

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from pegel_agent.sidecar.frames import TapState
-from pegel_agent.sidecar.monitor.state import AccuracyState, ModelState, ReferenceState
+from pegel_agent.sidecar.monitor.state import AccuracyState, ModelState, ReferenceState, UnknownAccuracy
 from pegel_agent.sidecar.status import words
+from pegel_agent.sidecar.status.page import render
+from pegel_agent.statistics.budget import span
 from status_samples import NOW, categorical, drifting, numeric, untouched
 
 PROFILE = ReferenceState("profile", "9f31c2ab", NOW, 10_000, 0)
@@ -149,6 +151,23 @@ def test_a_limit_is_the_number_of_windows_it_was_made_of() -> None:
 )
 def test_why_there_is_no_accuracy_is_said(state: Any, labels: int, text: str) -> None:
     assert words.accuracy_in_words(AccuracyState(state, labels, None, None, None, ())) == text
+
+
+def test_an_unknown_accuracy_says_its_reason_on_the_page() -> None:
+    unknown = UnknownAccuracy("late", NOW - 7_200, "12 % of the labels come late; give a longer --label-horizon")
+    accuracy = AccuracyState("unknown", 2_310, None, None, None, (), unknown, 0.25, 86_400.0, 2 * 86_400.0)
+    assert words.accuracy_in_words(accuracy) == f"Accuracy unknown: {unknown.text}"
+    page = render(replace(drifting(), accuracy=accuracy)).decode()
+    assert f"Accuracy unknown: {unknown.text} (since 12:03 UTC, 2,310 labels)." in page
+    said = page.replace("\N{NO-BREAK SPACE}", " ")
+    assert "judged when it is 1 d old; 25.0 % of those have a label; at this rate predictions are kept for 2 d." in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.5, "0.5 s"), (300, "5 min"), (66_600, "18.5 h"), (86_400, "1 d"), (22_400_000, "259 d")]
+)
+def test_a_length_of_time_has_the_largest_unit_that_fits(seconds: float, text: str) -> None:
+    assert span(seconds) == text
 
 
 @given(st.text(), st.integers(1, 90))

@@ -111,7 +111,7 @@ def recorded(features: list[Feature], tmp_path_factory: pytest.TempPathFactory) 
     events += random.Random(3).choices(events, k=200)
     events += [event("request", f"failed-{number}", {"instances": [[0, 0, 0]]}) for number in range(ORPHANS)]
     random.Random(4).shuffle(events)
-    with sink("--profile", str(path), "--window", "100", join=10) as (running, logger):
+    with sink("--profile", str(path), "--window", "100", "--label-horizon", "0", join=10) as (running, logger):
         assert {post(logger, sent, path=f"/any/{place % 3}?x") for place, sent in enumerate(events)} == {200}
         settled(running, analysed=len(MARKETS), shed=ORPHANS)
         yield running
