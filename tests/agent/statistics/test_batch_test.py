@@ -121,6 +121,61 @@ def test_a_tiny_batch_raises_no_more_alarms_than_alpha_says(rows: int) -> None:
     assert alarms <= stats.binom.ppf(0.9999, 400, 0.05)
 
 
+def rare(rng: np.random.Generator, rows: int) -> Column:
+    return (rng.random(rows) < 0.0012).astype(float)
+
+
+def rare_counts(rng: np.random.Generator, rows: int) -> Column:
+    return rng.poisson(0.05, rows).astype(float)
+
+
+def rarely_missing(rng: np.random.Generator, rows: int) -> Column:
+    return np.where(rng.random(rows) < 0.001, np.nan, rng.normal(size=rows))
+
+
+def rare_words(rng: np.random.Generator, rows: int) -> Column:
+    return rng.choice(np.array([*"abcd"], dtype=object), rows, p=[0.95, 0.045, 0.004, 0.001])
+
+
+@pytest.mark.parametrize("rows", [20, 100, 1_000])
+@pytest.mark.parametrize("draw", [rare, rare_counts, rarely_missing, rare_words])
+def test_batches_of_ten_features_with_rare_values_raise_no_more_alarms_than_alpha_says(draw: Draw, rows: int) -> None:
+    rng = np.random.default_rng(25)
+    alarms = 0
+    for _ in range(40):
+        features = [learned(draw, rng, 10_000) for _ in range(10)]
+        for _ in range(10):
+            batch = {f"f{i}": against(feature, draw(rng, rows)) for i, feature in enumerate(features)}
+            alarms += any(m.drifted for m in compare(batch, alpha=0.001, psi_floor=0).values())
+    assert alarms <= stats.binom.ppf(0.9999, 400, 0.001)
+
+
+def test_one_rare_row_is_as_likely_as_it_is() -> None:
+    reference = np.repeat([0.0, 1.0], [9_988, 12])
+    found = measure(reference, np.repeat([0.0, 1.0], [19, 1]))
+    exactly = stats.hypergeom(10_020, 13, 20).sf(0)
+    assert (found.drifted, found.p_value) == (False, pytest.approx(exactly))
+    assert exactly == pytest.approx(0.026, abs=0.001)
+
+
+def test_many_rare_rows_are_found() -> None:
+    reference = np.repeat([0.0, 1.0], [9_988, 12])
+    found = measure(reference, np.repeat([0.0, 1.0], [94, 6]))
+    assert found.drifted
+    assert found.p_value == pytest.approx(stats.hypergeom(10_100, 18, 100).sf(5))
+
+
+@pytest.mark.parametrize("rows", [30, 1_000])
+def test_a_large_batch_against_a_small_reference_raises_no_more_alarms_than_alpha_says(rows: int) -> None:
+    rng = np.random.default_rng(26)
+    draws = (normal, rare_counts, rarely_missing, rare_words)
+    alarms = 0
+    for _ in range(200):
+        batch = {f"f{i}": against(learned(draw, rng, rows), draw(rng, 50_000)) for i, draw in enumerate(draws)}
+        alarms += any(m.drifted for m in compare(batch, alpha=0.01, psi_floor=0).values())
+    assert alarms <= stats.binom.ppf(0.9999, 200, 0.01)
+
+
 def test_a_few_missing_values_are_found_though_the_others_resemble_their_neighbours() -> None:
     rng = np.random.default_rng(24)
     feature = learned_in_order(alike, rng)
