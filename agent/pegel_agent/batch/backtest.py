@@ -16,7 +16,7 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import Column, count, hidden
+from pegel_agent.reference.columns import Column, alike, count
 from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.detection import detector_for, is_judged, stratum_of
 from pegel_agent.reference.keys import CategoryKey
@@ -117,6 +117,7 @@ def backtest(
         raise UserError(f"{path} has no column {time!r}; it has {', '.join(names)}")
     run = _Run(held, window=window, budget_windows=budget_windows, tolerance=tolerance)
     features = tuple(feature.name for feature in held.features)
+    by_name = {feature.name: feature for feature in held.features}
     computed = Computed.by(held)
     texts = frozenset(feature.name for feature in held.features if feature.kind == "categorical")
     asked = features if time is None else tuple(dict.fromkeys((*features, time)))
@@ -125,8 +126,9 @@ def backtest(
         times = None if time is None else times_of(path, time, batch[time], after=rows)
         size = len(batch[features[0]])
         try:
-            columns = {name: hidden(batch[name], key) if name in texts else batch[name] for name in features}
-            run.add(columns | computed.of({name: batch[name] for name in features}), size, times)
+            columns = {name: alike(by_name[name], batch[name], key) for name in features}
+            numbers = {name: columns[name] for name in features if name not in texts}
+            run.add(columns | computed.of({**batch, **numbers}), size, times)
         except _TooLate as late:
             raise UserError(
                 f"{path}: row {rows + 1 + late.position:,} is more than a window earlier than the rows before it;"

@@ -1,5 +1,6 @@
 """A batch in a file against a profile: is it drift?"""
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import numpy as np
 from pegel_exporters.errors import UserError
 
 from pegel_agent.reference import tables
-from pegel_agent.reference.columns import count_columns, hidden
+from pegel_agent.reference.columns import Column, alike, count_columns
 from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.keys import CategoryKey
 from pegel_agent.reference.profile import Feature, Profile, unpacked
@@ -19,6 +20,8 @@ from pegel_agent.statistics.distances import psi_parts, smoothed_shares
 from pegel_agent.statistics.slots import IntArray
 
 _MOVED = 3
+_OTHER, _MISSING = -2, -1
+_FEW_OTHERS = 0.01
 
 
 class MovedBin(msgspec.Struct, frozen=True):
@@ -83,7 +86,8 @@ def check_file(
 
     `time` names the column of the rows' times: by a profile that tells the hours of the day apart they are then
     compared with their own hours. Columns that the profile doesn't have are left alone. Raises UserError for a file
-    that can't be read or has no rows, and for a column that is missing or holds text where the profile has numbers.
+    that can't be read or has no rows, and for a column that is missing, holds text where the profile has numbers, or
+    numbers alone where the profile has text.
     """
     counts, of_day = count_file(profile, path, time=time, key=key, progress=progress)
     rows = int(counts[profile.features[0].name].sum())
@@ -156,13 +160,14 @@ def count_file(
     columns = tuple(feature.name for feature in profile.features)
     asked = columns if time is None else tuple(dict.fromkeys((*columns, time)))
     of_day: IntArray = np.zeros(QUARTERS, dtype=np.int64)
+    numbers: Counter[str] = Counter()
     rows = 0
     for batch in tables.read(path, asked, text=texts, tokens=profile.tokens, progress=progress):
         if time is not None:
             of_day += np.bincount(quarter_of(times_of(path, time, batch[time], after=rows)), minlength=QUARTERS)
+        shown: dict[str, Column] = {**batch}
         for feature in profile.features:
-            values = batch[feature.name]
-            values = hidden(values, key) if feature.kind == "categorical" else values
+            values = alike(feature, batch[feature.name], key)
             found, invalid = count_columns(feature, values)
             if invalid:
                 row = rows + 1 + tables.first_text(values)
@@ -170,11 +175,30 @@ def count_file(
                     f"{path}: column {feature.name!r} has text in row {row:,}, where the profile has numbers"
                 )
             counts[feature.name] += found
-        values_of = computed.of(batch)
+            if feature.kind == "numeric":
+                shown[feature.name] = values
+            if key is None and _only_numbers(feature, found, values):
+                numbers[feature.name] += int(found[_OTHER])
+        values_of = computed.of(shown)
         for feature in profile.watched[len(columns) :]:
             counts[feature.name] += count_columns(feature, values_of[feature.name])[0]
         rows += len(batch[profile.features[0].name])
+    for name, among_them in numbers.items():
+        if among_them == counts[name][:_MISSING].sum():
+            raise UserError(f"{path}: column {name!r} has numbers alone, where the profile has text and no number")
     return counts, of_day
+
+
+def _only_numbers(feature: Feature, found: IntArray, values: Column) -> bool:
+    """Whether the type of a column has changed: its values are numbers, none of which is a category of the profile, nor
+    is any category a number. `found` (k,) are its rows by bin."""
+    if feature.kind == "numeric" or not feature.categories or not found[_OTHER] or found[:_OTHER].any():
+        return False
+    if feature.counts[_OTHER] > _FEW_OTHERS * sum(feature.counts):
+        return False  # which may have been numbers
+    texts = [*feature.categories, *(str(value) for value in values.tolist() if value is not None)]
+    said = [tables.is_number(text) for text in texts]
+    return not any(said[: len(feature.categories)]) and all(said[len(feature.categories) :])
 
 
 def _by_hour(profile: Profile, time: str | None) -> Literal["", "compared", "no_time"]:

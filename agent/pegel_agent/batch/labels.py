@@ -29,6 +29,7 @@ def read_labels(path: Path, *, progress: tables.Progress | None = None) -> Itera
     Raises UserError for a file that can't be read, and for the first item that no sidecar would take, by its number.
     """
     ending = path.suffix.lower()
+    tables.check_regular(path)
     if ending in _LINES:
         found = _from_lines(path, progress)
     elif ending == ".parquet":
@@ -89,16 +90,25 @@ def _from_parquet(path: Path, progress: tables.Progress | None) -> Iterator[tupl
     # Not as `tables` reads them, where whole numbers become float64: an id may have more than 53 bits.
     columns = _columns(path)
     row = 0
+    with (
+        tables.reading(path),
+        pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file,  # or all of it stays in memory
+    ):
+        for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+            listed = [_listed(path, name, batch.column(name)) for name in columns]
+            for values in zip(*listed, strict=True):
+                row += 1
+                yield _row(path, row, zip(columns, values, strict=True), _from_value)
+            if progress:
+                progress(row / file.metadata.num_rows)
+
+
+def _listed(path: Path, name: str, array: Any) -> list[Any]:
     try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:  # or all of it stays in memory
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
-                for values in batch.to_pylist():
-                    row += 1
-                    yield _row(path, row, values.items(), _from_value)
-                if progress:
-                    progress(row / file.metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        values: list[Any] = array.to_pylist()
+    except (pa.ArrowException, ArithmeticError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: column {name!r} holds {array.type} with a value that can't be read") from error
+    return values
 
 
 def _columns(path: Path) -> tuple[str, ...]:

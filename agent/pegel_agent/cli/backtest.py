@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 from pegel_exporters.errors import UserError
 
+from pegel_agent.cli.options import one_column
+
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--profile", type=click.Path(path_type=Path), required=True, help="From `pegel profile build`.")
-@click.option("--time", metavar="COLUMN", help="When each row was served: ISO 8601 (UTC by default) or Unix seconds.")
+@one_column("--time", help="When each row was served: ISO 8601 (UTC by default) or Unix seconds.")
 @click.option("--window", help="A window of time (5m) or of rows (500): by default 5m with --time, else 500.")
 @click.option(
     "--false-alarms", metavar="BUDGET",

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from pegel_agent.cli.options import one_column
+
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
@@ -19,8 +21,8 @@ import click
     "--min-psi", type=click.FloatRange(0), default=0.005,
     help="The least PSI that is worth an alarm, however sure: 0.005 is a mean that moved by 0.07 standard deviations.",
 )  # fmt: skip
-@click.option(
-    "--time", metavar="COL",
+@one_column(
+    "--time",
     help="The rows' times (ISO 8601, or seconds since 1970), to compare them with their hours of the day.",
 )  # fmt: skip
 @click.option("--output", type=click.Choice(["table", "json"]), default="table", help="For people or for programs.")
@@ -37,8 +39,9 @@ def command(
 ) -> None:
     """Test one batch of rows, a CSV or Parquet file, against a profile.
 
-    Exit code 0: no drift; 1: drift; 2: the batch or the profile can't be used. Columns that the profile doesn't have
-    are left alone. A batch so small that even a large change could pass gets a warning on standard error.
+    Exit code 0: no drift; 1: drift; 2: the batch or the profile can't be used, which a column whose type has changed
+    can't; 3: a failure of Pegel's own. Columns that the profile doesn't have are left alone. A batch so small that even
+    a large change could pass gets a warning on standard error.
 
     By a profile that was built with --time the rows count by its design effects: a batch is then rows in the order of
     time, and with --time compared with its own hours if the profile tells them apart. By another one they count as

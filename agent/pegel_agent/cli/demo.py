@@ -27,4 +27,8 @@ def command(duration: str | None, no_browser: bool) -> None:
         seconds = parse_duration(duration) if duration else 60.0
     except ValueError as error:
         raise UserError(f"--for: {error}") from error
-    run(seconds=seconds, stay=duration is None and sys.stdout.isatty(), browser=not no_browser)
+    run(
+        seconds=seconds,
+        stay=duration is None and sys.stdout is not None and sys.stdout.isatty(),
+        browser=not no_browser,
+    )

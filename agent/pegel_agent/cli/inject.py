@@ -99,6 +99,8 @@ def _read(name: str) -> tuple[str, str]:
     """A file's name for messages, and its text. Raises UserError."""
     try:
         if name == "-":
+            if sys.stdin is None:
+                raise UserError("cannot read standard input: it is closed")
             return "standard input", sys.stdin.buffer.read().decode("utf-8-sig")
         return name, Path(name).read_bytes().decode("utf-8-sig")
     except OSError as error:

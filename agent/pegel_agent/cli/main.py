@@ -1,16 +1,27 @@
-"""`pegel COMMAND`: arguments to calls, errors to one line and exit code 2.
+"""`pegel COMMAND`: arguments to calls, errors to one line and an exit code.
+
+0: done, and no drift; 1: drift, or a check that failed, and nothing else; 2: bad input or use; 3: a failure of Pegel's
+own. What a signal ends has 128 and its number, as everywhere: 130 after Ctrl-C, 141 where nobody reads the output.
 
 Every option can also be set as PEGEL_COMMAND_OPTION in the environment and in a YAML file given by --config. An option
 that may be repeated is a list in the file, and in the environment has commas.
 """
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import math
+import os
 import re
+import signal
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 import yaml
@@ -44,6 +55,33 @@ _PLAINER = (
 
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before click 8.2 the help was no error
 _YAML_NULL = "tag:yaml.org,2002:null"
+_BAD_USE, _OUR_FAILURE, _BY_SIGNAL = 2, 3, 128
+_THE_MACHINES = frozenset(
+    {
+        errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM,
+        errno.EROFS,
+    }
+)  # fmt: skip
+"""Failures of the system that tell of a file, a folder or a disk: they are the user's to mend."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What main() wants to know of the command line that click reads."""
+
+    debug: bool = False
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, debug: bool) -> None:
+    if debug and isinstance(ctx.obj, Run):
+        ctx.obj.debug = True
+
+
+def _debug_option() -> click.Option:
+    return click.Option(
+        ["--debug"], is_flag=True, is_eager=True, expose_value=False, callback=_set_debug,
+        help="Show where an error came from.",
+    )  # fmt: skip
 
 
 class _Commands(click.Group):
@@ -83,6 +121,7 @@ def _configurable(command: click.Command) -> click.Command:
                 ["--log-format"], type=click.Choice(["text", "json"]), default="text", expose_value=False,
                 callback=_set_up_logging, help="How log lines are written.",
             ),
+            _debug_option(),
         ]  # fmt: skip
         for parameter in command.params:
             if isinstance(parameter, click.Option):
@@ -167,28 +206,85 @@ def pegel() -> None:
     """Pegel watches models and GPUs on Kubernetes and tells their level.
 
     Start with `pegel demo`.
+
+    Exit codes of all commands: 0 done, and no drift; 1 drift, or a check that failed; 2 bad input or use, which one
+    line on standard error tells; 3 a failure of Pegel's own.
     """
 
 
+pegel.params.append(_debug_option())
+
+
 def main() -> None:
-    """Run the command line. Mistakes of the user end with one line on standard error and exit code 2."""
+    """Run the command line and exit: what goes wrong is one line on standard error and never a traceback, but with
+    --debug."""
+    run = Run()
+    if "_PEGEL_COMPLETE" in os.environ:
+        pegel.main(prog_name="pegel")  # a shell asks for words, and gets them
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a library's, which a reader of results can do nothing about
     try:
-        result = pegel.main(prog_name="pegel", standalone_mode=False)
+        code = _result(run)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except _NO_ARGUMENTS as error:
-        error.show()
-        sys.exit(2)
-    except click.ClickException as error:
-        _fail(_plain(error.format_message()))
-    except UserError as error:
-        _fail(str(error))
-    except click.Abort:
-        sys.exit(130)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("pegel"):
-            raise
-        _fail(f"this command needs {error.name}, which its extra installs: pip install 'pegel[all]'")
-    else:
-        sys.exit(result if isinstance(result, int) else 0)
+        with contextlib.suppress(OSError):
+            error.show()
+        code = _BAD_USE
+    except (click.Abort, KeyboardInterrupt):
+        code = _BY_SIGNAL + signal.SIGINT
+    except BrokenPipeError:
+        code = _BY_SIGNAL + signal.SIGPIPE
+    except Exception as error:
+        code = _code_of(error)
+        if run.debug:
+            traceback.print_exc()
+        _say(_one_line(error))
+    _let_go(sys.stdout)
+    sys.exit(code)
+
+
+def _result(run: Run) -> int:
+    """The exit code that a command has by itself."""
+    try:
+        with pegel.make_context("pegel", sys.argv[1:], obj=run) as ctx:
+            result = pegel.invoke(ctx)
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _code_of(error: Exception) -> int:
+    bad = isinstance(error, UserError | click.ClickException) or _extra(error) or _machines(error)
+    return _BAD_USE if bad else _OUR_FAILURE
+
+
+def _one_line(error: Exception) -> str:
+    """What a person needs to know of an error."""
+    if isinstance(error, click.ClickException):
+        return _plain(error.format_message())
+    if isinstance(error, UserError):
+        return str(error)
+    if missing := _extra(error):
+        return f"this command needs {missing}, which its extra installs: pip install 'pegel[all]'"
+    if isinstance(error, OSError) and _machines(error):
+        return f"{error.filename or 'cannot write the output'}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this"
+    # Its words may hold a value of a row.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+    return f"this is a failure of Pegel's own, and no result: {where}; --debug shows more"
+
+
+def _extra(error: Exception) -> str:
+    """The package that an extra would bring, empty where something else is wrong."""
+    name = (isinstance(error, ModuleNotFoundError) and error.name) or ""
+    return "" if name.startswith("pegel") or "." in name else name  # a package that lacks a part is broken
+
+
+def _machines(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _THE_MACHINES
 
 
 def _plain(message: str) -> str:
@@ -197,9 +293,20 @@ def _plain(message: str) -> str:
     return message
 
 
-def _fail(message: str) -> None:
-    click.echo(f"pegel: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        click.echo(f"pegel: {' '.join(message.split())}", err=True)
+
+
+def _let_go(stream: TextIO | None) -> None:
+    """Python writes what is left when it ends, and where that fails has an exit code of its own."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from time import time as now
 import click
 from pegel_exporters.errors import UserError
 
+from pegel_agent.cli.options import one_column
+
 
 @click.group()
 def command() -> None:
@@ -27,7 +29,7 @@ def command() -> None:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="File to write.")
 @click.option("--label", multiple=True, metavar="COLUMN", help="The true answer; not profiled. May be repeated.")
 @click.option("--prediction", multiple=True, metavar="COLUMN", help="What the model answered. May be repeated.")
-@click.option("--score", metavar="COLUMN", help="How sure the model was, as a probability; profiled as a prediction.")
+@one_column("--score", help="How sure the model was, as a probability; profiled as a prediction.")
 @click.option("--ignore", multiple=True, metavar="COLUMN", help="Leave it out, as an id or a date. May be repeated.")
 @click.option("--categorical", multiple=True, metavar="COLUMN", help="Numbers that are names. May be repeated.")
 @click.option("--text", multiple=True, metavar="COLUMN", help="Free text: count it, name nothing. May be repeated.")
@@ -39,7 +41,7 @@ def command() -> None:
     "--hash-categories", type=click.Path(path_type=Path), metavar="KEYFILE",
     help="Name categories by a hash with the secret key in this file, which the sidecar then needs too.",
 )  # fmt: skip
-@click.option("--time", metavar="COLUMN", help="When a row was: a date in ISO 8601 or seconds since 1970.")
+@one_column("--time", help="When a row was: a date in ISO 8601 or seconds since 1970.")
 @click.option("--window", metavar="WINDOW", help="With --time: the sidecar's window, 500 or 5m (the default).")
 @click.option("--model-name", default="", help="The model that the data is for.")
 @click.option("--model-version", default="", help="Its version.")
@@ -212,7 +214,7 @@ def show(profile: Path, output: str) -> None:
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[float], None] | None]:
     """A bar on standard error that is told the share that is done; None where nobody watches."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     steps = 1_000

@@ -199,7 +199,7 @@ def _names(profile: str | None) -> tuple[str, str, str]:
         names = msgspec.json.decode(Path(profile).read_bytes(), type=Names)
     except OSError as error:
         raise UserError(f"cannot read the profile {profile}: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{profile} is not a profile: {error}") from error
     return names.model_name, names.model_version, names.category_key
 

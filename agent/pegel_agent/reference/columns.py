@@ -18,6 +18,8 @@ from pegel_agent.statistics.slots import IntArray
 Column = NDArray[Any]
 Bins = NumericBins | CategoryBins
 
+_TRUTHS = {"0": "false", "1": "true"}
+
 
 def count_columns(feature: Feature, values: Column) -> tuple[IntArray, int]:
     """Rows per bin (k,) of a column, and how many of its values were of the wrong kind.
@@ -111,6 +113,30 @@ def feature_of(name: str, role: Role, bins: Bins, counts: IntArray, *, padding: 
     if isinstance(bins, CategoryBins):
         return Feature(name=name, kind="categorical", role=role, counts=rows, categories=bins.categories)
     return Feature(name=name, kind="numeric", role=role, counts=rows, edges=bins.edges, padding=padding)
+
+
+def alike(feature: Feature, values: Column, key: CategoryKey | None = None) -> Column:
+    """A column (rows,) as the feature's reference has it: categories under the names that they have by the key, and
+    truth values as 0 and 1 where that is what the reference has, or the other way about.
+
+    One and the same column is of truth values in one file, and of 0 and 1 in the next.
+    """
+    if feature.kind == "numeric":
+        return _zeros_and_ones(values) if values.dtype == object and set(feature.edges) <= {0.0, 1.0} else values
+    if 1 <= len(feature.categories) <= len(_TRUTHS):
+        named = {key.name_of(text) if key is not None else text for text in _TRUTHS.values()}
+        if named.issuperset(feature.categories):
+            texts = values if values.dtype == object else as_texts(values)
+            values = np.array([_TRUTHS.get(text, text) for text in texts.tolist()], dtype=object)
+    return hidden(values, key)
+
+
+def _zeros_and_ones(values: Column) -> Column:
+    numbers = {text: float(number) for number, text in _TRUTHS.items()} | {number: float(number) for number in _TRUTHS}
+    texts = values.tolist()
+    if not (numbers.keys() | {None}).issuperset(texts):
+        return values
+    return np.array([numbers.get(text, math.nan) for text in texts], dtype=np.float64)
 
 
 def hidden(values: Column, key: CategoryKey | None) -> Column:

@@ -255,7 +255,7 @@ def load(path: str | Path) -> Profile:
         for feature in profile.watched:
             if sum(feature.counts) > profile.rows:
                 raise ValueError(f"feature {feature.name!r} counts {sum(feature.counts)} rows of {profile.rows}")
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a {FORMAT} profile: {error}") from error
     return profile
 

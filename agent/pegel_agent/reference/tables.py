@@ -36,7 +36,7 @@ def column_names(path: Path) -> tuple[str, ...]:
 
     Raises UserError for a file that can't be read, has another ending than .csv or .parquet, or a name twice.
     """
-    with _errors(path):
+    with reading(path):
         if _is_csv(path):
             names = _open_csv(path, delimiter=_delimiter(path)).schema.names
         else:
@@ -63,7 +63,7 @@ def read(
     header tells what separates a CSV file's fields: commas, semicolons or tabs; with semicolons, numbers may have a
     decimal comma. Raises UserError for a file that can't be read or a nested column.
     """
-    with _errors(path):
+    with reading(path):
         delimiter = _delimiter(path) if _is_csv(path) else ""
         batches = _csv_batches(path, columns, delimiter) if delimiter else _parquet_batches(path, columns, tokens or {})
         for batch, share in batches:
@@ -95,10 +95,19 @@ def is_number(text: str) -> bool:
     return True
 
 
+def check_regular(path: Path) -> None:
+    """Raises UserError for what can be opened and is no file that can be read more than once."""
+    if path.is_dir():
+        raise UserError(f"cannot read {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is a pipe or a device, and it would be read more than once")
+
+
 def _is_csv(path: Path) -> bool:
     ending = path.suffix.lower()
     if ending not in {".csv", ".parquet"}:
         raise UserError(f"{path}: expected a file that ends in .csv or .parquet")
+    check_regular(path)
     return ending == ".csv"
 
 
@@ -108,6 +117,8 @@ def _delimiter(path: Path) -> str:
         header = file.readline(_HEADER_BYTES)
     if header.startswith(b"PAR1"):
         raise UserError(f"{path} is a Parquet file; give it a name that ends in .parquet")
+    if header.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in header:
+        raise UserError(f"{path} is not UTF-8; if it is UTF-16: iconv -f utf-16 -t utf-8 {_quoted(path)} > utf-8.csv")
     unquoted = re.sub(r'"[^"]*("|$)', "", header.decode("utf-8", "replace"))
     return max(_DELIMITERS, key=unquoted.count)
 
@@ -159,13 +170,43 @@ def _longest_mean(file: Any, lists: AbstractSet[str]) -> int:
 
 def _column(path: Path, name: str, array: Any, *, as_text: bool, delimiter: str) -> Column:
     """One column of a batch; `delimiter` is a CSV file's, empty for Parquet."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    try:
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if not _unreadable(array.type):
+            return _values(array, as_text=as_text, delimiter=delimiter)
+    except (pa.ArrowException, ArithmeticError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: column {name!r} holds {array.type} with a value that can't be read; make it numbers or text, or"
+            f" leave it out ({_ignore(name)})"
+        ) from error
+    option = shlex.quote(f"{name}=0" if "=" in name else name)
+    tokens = f", build the profile with --tokens {option} to count it" if _holds_tokens(array.type) else ""
+    raise UserError(
+        f"{path}: column {name!r} holds {array.type}; make it numbers or text{tokens}, or leave it out"
+        f" ({_ignore(name)})"
+    )
+
+
+def _ignore(name: str) -> str:
+    return f"pegel profile build --ignore {shlex.quote(name)}"
+
+
+def _unreadable(kind: Any) -> bool:
+    """Whether a type is neither numbers nor text, nor dates and times, which have a text."""
+    return bool(
+        pa.types.is_nested(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_interval(kind)
+        or isinstance(kind, pa.BaseExtensionType)
+    )
+
+
+def _values(array: Any, *, as_text: bool, delimiter: str) -> Column:
     kind = array.type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind):
-        option = shlex.quote(f"{name}=0" if "=" in name else name)
-        tokens = f", build the profile with --tokens {option} to count it" if _holds_tokens(kind) else ""
-        raise UserError(f"{path}: column {name!r} holds {kind}; make it numbers or text{tokens}, or leave it out")
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
         numbers = _numbers(array)
         return as_texts(numbers) if as_text else numbers
@@ -228,20 +269,25 @@ def _texts(array: Any) -> Column:
 
 
 @contextmanager
-def _errors(path: Path) -> Iterator[None]:
-    """Whatever is wrong with a file becomes one line."""
+def reading(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file becomes a UserError of one line."""
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        if "invalid UTF8" in str(error):
-            file = shlex.quote(str(path))
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        if path.suffix.lower() == ".csv" and (isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error)):
             raise UserError(
-                f"{path} is not UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 {file} > utf-8.csv"
+                f"{path} is not UTF-8; if it is Latin-1: iconv -f latin1 -t utf-8 {_quoted(path)} > utf-8.csv"
             ) from error
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"cannot read {path}: the names of its columns are not UTF-8") from error
         # The parser quotes the row; a log is no place for what a row says.
         reason = re.sub(r"(Expected \d+ columns, got \d+).*", r"\1 fields", str(error), flags=re.DOTALL)
         raise UserError(f"cannot read {path}: {reason}") from error
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -148,7 +148,6 @@ BATCHES = {
     "10,000 categories": Batch({"age": AGES, "city": [f"c{n % 10_000}" for n in range(ROWS)]}, {"city": "new"}),
     "truth values": Batch({"age": AGES, "city": ["true", "False"] * (ROWS // 2)}, {"city": "new"}),
     "dates": Batch({"age": AGES, "city": ["2024-01-02"] * ROWS}, {"city": "new"}),
-    "numbers": Batch({"age": AGES, "city": AGES}, {"city": "new"}),
     "beyond single precision": Batch({"age": ["1e300"] * 100 + AGES[100:], "city": CITIES}, {"age": "tails"}),
     "as it was": Batch(GOOD, {}),
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pegel_agent.reference.columns import Column, count, hidden
+from pegel_agent.reference.columns import Column, alike, count
 from pegel_agent.reference.computed import Computed
 from pegel_agent.reference.detection import detector_for, is_judged, smallest_shift_of, stratum_of
 from pegel_agent.reference.keys import CategoryKey
@@ -143,7 +143,7 @@ class Watch:
         for name, values in columns.items():
             watched = self.features.get(name)
             if watched is not None:
-                shown = hidden(values, self._key) if watched.feature.kind == "categorical" else values
+                shown = alike(watched.feature, values, self._key)
                 watched.add(shown, stratum)
         for name, values in self._computed.of(columns).items():
             self.features[name].add(values, stratum)
