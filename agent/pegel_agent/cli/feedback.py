@@ -28,7 +28,7 @@ def command(file: Path, to: tuple[str, ...], token: str | None) -> int:
     id is unknown, which is no error. A label that brings its prediction goes to one. What fails is tried five times in
     all; where a replica breaks off after it took them, labels with a prediction and no id can count twice.
 
-    Exit code 0: sent, known or not; 1: some were rejected, or a replica could not be reached; 2: nothing could be sent.
+    Exit code 0: sent, known or not; 2: some were rejected, a replica could not be reached, or nothing could be sent.
 
     \b
     Example:
@@ -74,4 +74,4 @@ def _report(name: str, outcome: "Outcome", replicas: int) -> int:
             f"warning: {replica} was not told of {lost.labels:,} labels and may be the one that knows them: {lost.why}",
             err=True,
         )
-    return 1 if outcome.rejected or outcome.lost else 0
+    return 2 if outcome.rejected or outcome.lost else 0

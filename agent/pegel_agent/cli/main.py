@@ -20,13 +20,12 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import click
 import yaml
 from pegel_exporters import logs
-from pegel_exporters.errors import UserError
+from pegel_exporters.errors import OUR_FAILURE, UserError, place_of
 
 COMMANDS: Mapping[str, str] = {
     "demo": "The whole product on this machine, no cluster and no GPU.",
@@ -55,7 +54,7 @@ _PLAINER = (
 
 _NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())  # before click 8.2 the help was no error
 _YAML_NULL = "tag:yaml.org,2002:null"
-_BAD_USE, _OUR_FAILURE, _BY_SIGNAL = 2, 3, 128
+_BAD_USE, _BY_SIGNAL = 2, 128
 _THE_MACHINES = frozenset(
     {
         errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM,
@@ -256,7 +255,7 @@ def _result(run: Run) -> int:
 
 def _code_of(error: Exception) -> int:
     bad = isinstance(error, UserError | click.ClickException) or _extra(error) or _machines(error)
-    return _BAD_USE if bad else _OUR_FAILURE
+    return _BAD_USE if bad else OUR_FAILURE
 
 
 def _one_line(error: Exception) -> str:
@@ -271,10 +270,7 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename or 'cannot write the output'}: {error.strerror}"
     if isinstance(error, MemoryError):
         return "there is not enough memory for this"
-    # Its words may hold a value of a row.
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
-    return f"this is a failure of Pegel's own, and no result: {where}; --debug shows more"
+    return f"this is a failure of Pegel's own, and no result: {place_of(error)}; --debug shows more"
 
 
 def _extra(error: Exception) -> str:

@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -24,7 +23,7 @@ import msgspec
 import numpy as np
 import uvloop
 from pegel_exporters import logs
-from pegel_exporters.errors import UserError
+from pegel_exporters.errors import OUR_FAILURE, UserError, place_of
 from pegel_exporters.exposition import OPENMETRICS, TEXT, Family, Renderer
 from pegel_exporters.serving import Request, Response, serve, text
 
@@ -80,9 +79,8 @@ class Analyser:
             self._refuse(str(reason))
             return
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-            # A mistake of ours on one exchange must not cost the evidence of all others. Its words may hold a value.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            self._refuse(f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")
+            # A mistake of ours on one exchange must not cost the evidence of all others.
+            self._refuse(place_of(error))
             return
         self.analysed += 1
         self._remember(exchange, inference, ended)
@@ -310,7 +308,11 @@ def main() -> None:
         sys.exit(2)
     gc.freeze()
     _limit_memory(settings.memory_bytes)
-    uvloop.run(_run(settings, analyser))
+    try:
+        uvloop.run(_run(settings, analyser))
+    except Exception as error:
+        log.error("the analyser failed: %s", place_of(error))
+        sys.exit(OUR_FAILURE)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 
 import pynvml
 
+from pegel_exporters.errors import OUR_FAILURE, place_of
 from pegel_exporters.gpu.events import XidEvents
 from pegel_exporters.gpu.probes import DRIVER_GONE, Device
 from pegel_exporters.gpu.readings import DriverUnavailableError, Node, Reading
@@ -104,6 +105,9 @@ def main() -> None:
             # A library that was loaded before the driver changed stays wrong: only a new process loads it anew.
             _answer(json.dumps({"unavailable": str(error)}).encode())
             return
+        except Exception as error:
+            print(f"pegel: the GPUs can't be read: {place_of(error)}", file=sys.stderr)
+            sys.exit(OUR_FAILURE)
 
 
 if __name__ == "__main__":

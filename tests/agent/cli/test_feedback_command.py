@@ -131,7 +131,7 @@ def test_each_label_reaches_the_replica_that_served_its_request(tmp_path: Path) 
 
         (tmp_path / "other.ndjson").write_text('{"id": "order-1", "label": 1, "model_name": "other"}', encoding="utf-8")
         refused = pegel(tmp_path, "other.ndjson", *to)
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "1 rejected (item 0: model_name or model_version is another one's)" in refused.stdout
 
 
