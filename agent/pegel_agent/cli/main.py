@@ -185,6 +185,8 @@ def _yaml_pairs(path: str) -> list[tuple[yaml.Node, yaml.Node]]:
             document = yaml.compose(file, Loader=yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply for a file of options") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if document is None:

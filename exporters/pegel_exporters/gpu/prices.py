@@ -48,7 +48,7 @@ def load(path: Path) -> Prices:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the prices {path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise UserError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: expected currency, default, gpus and profiles")

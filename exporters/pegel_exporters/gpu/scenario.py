@@ -112,7 +112,7 @@ def parse(text: str, *, name: str, where: str) -> Scenario:
     """A scenario from YAML or JSON. Raises UserError that says where a value is wrong."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: not a YAML file: {error}") from error
     document = _mapping(document, where)
     groups = document.get("groups")

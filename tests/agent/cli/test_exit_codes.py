@@ -187,6 +187,8 @@ def test_a_profile_that_is_none_is_no_drift_either(pegel: Commands, content: byt
         ("inject", "-f", "good.csv", "--memory", "1"),
         ("gpu-exporter", "--simulate", "nowhere"),
         ("gpu-exporter", "--simulate", "v100", "--prices", "good.csv"),
+        ("gpu-exporter", "--simulate", "v100", "--prices", "../deep.yaml"),
+        ("gpu-exporter", "--simulate", "../deep.yaml"),
         ("gpu-exporter", "--simulate", "v100", "--listen", "nonsense"),
         ("sidecar", "--listen", "nonsense"),
         ("feedback", "good.csv", "--to", "nonsense"),
@@ -197,6 +199,7 @@ def test_a_profile_that_is_none_is_no_drift_either(pegel: Commands, content: byt
     ids=" ".join,
 )
 def test_bad_use_is_one_line_and_2(pegel: Commands, arguments: tuple[str, ...]) -> None:
+    (pegel.folder.parent / "deep.yaml").write_text("[" * 5_000, encoding="utf-8")
     assert pegel(*arguments).code == 2
 
 

@@ -73,6 +73,7 @@ def test_a_value_in_a_file_stays_as_it_is_written(data: Path, text: str) -> None
         ("- ignore\n", "expected lines such as"),
         ("ignore: [\n", "not a YAML file"),
         ("a: \x00\n", "not a YAML file"),
+        ("[" * 5_000, "nested too deeply"),
     ],
 )
 def test_a_file_of_options_that_can_not_be_used_is_refused(data: Path, settings: str, words: str) -> None:
