@@ -44,7 +44,7 @@ _UPSTREAM = "127.0.0.1:8501"
 @click.option("--category-key", type=click.Path(), metavar="FILE", help="The key of the profile's hashed categories.")
 @click.option("--window", default="5m", help="A window of time (5m) or of rows (500).")
 @click.option(
-    "--false-alarms", metavar="BUDGET", help="False alarms at most: 1/30d (the default), or 1/8640w in windows."
+    "--false-alarms", metavar="BUDGET", help="The budget of false alarms: 1/30d (the default), or 1/8640w in windows."
 )
 @click.option(
     "--harmless-drift", default=0.0, type=float, metavar="CHI2",
