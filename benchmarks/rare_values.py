@@ -66,7 +66,7 @@ def main(batches: int, kind: tuple[str, ...], reference: tuple[int, ...], second
 
     \b
     Example, all of the table in docs/statistics.md:
-      .venv/bin/python benchmarks/rare_values.py --batches 20000 --seconds 7200
+      .venv/bin/python benchmarks/rare_values.py --batches 20000 --reference 10000 --seconds 7200
     """
     lines: list[tuple[str, ...]] = []
     began = time.monotonic()
