@@ -1,19 +1,26 @@
 """The HTTP side of every admin port: small enough for the forwarder, parsed by httptools.
 
 A handler is an async function from Request to Response. Headers and bodies are bounded, a slow or malformed client
-costs one connection, and an exception in a handler becomes a 500 and one log line.
+costs one connection for a bounded time, and an exception in a handler becomes a 500 and one log line. Where more
+connections are open than may be, the one that has been idle longest gives way to a new one: whoever holds all of them
+keeps nobody out.
 """
 
 import asyncio
+import contextlib
 import gzip
+import heapq
 import hmac
 import logging
+import os
 import re
+import resource
 import socket
 import ssl
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +28,8 @@ from typing import Any, cast
 import httptools
 
 from pegel_exporters.errors import UserError
+from pegel_exporters.keepalive import Keepalive
+from pegel_exporters.seldom import Seldom
 
 log = logging.getLogger("pegel")
 
@@ -28,14 +37,40 @@ MAX_BODY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 10
 MAX_BODIES_BYTES = 8 << 20
 """What the bodies of all connections may take together: a server may share a pod's memory with its traffic."""
-MAX_CONNECTIONS = 256
-_KEPT_CONNECTIONS = MAX_CONNECTIONS // 2
-"""With more than this a connection ends with its answer: some clients open one for each request and leave it open."""
-IDLE_SECONDS = 75.0
+PEERS = Keepalive(user_timeout_seconds=60)
 _GZIP_FROM_BYTES = 1024
 _MAX_FRAMING_BYTES = 8 << 20  # small chunks weigh more than what they carry
 _MAX_PIPELINED = 32
 _LINGER_SECONDS = 1.0
+_NEW_SECONDS = 0.1
+"""So long a new connection has to say what it wants before it may have to give way."""
+_clock = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take of a server. No time is prolonged by bytes that trickle in or are taken.
+
+    A request's head must be complete `head_seconds` after its first byte (of the first request: after the connection
+    was accepted), its body `body_seconds` after its head; an answer must be taken `answer_seconds` after it was
+    written; between requests a connection may be idle for `idle_seconds`. Where more than `connections` are open, those
+    that have been idle longest give way, some milliseconds after the new ones came; beyond `at_once`, at once.
+    """
+
+    connections: int = 256
+    at_once: int = 1024
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
+    answer_seconds: float = 30.0
+    idle_seconds: float = 75.0
+
+    def within(self, descriptors: int) -> "Limits":
+        """These, with no more connections than there are file descriptors for."""
+        at_once = max(2, min(self.at_once, descriptors))
+        return replace(self, at_once=at_once, connections=min(self.connections, max(1, at_once // 2)))
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +121,31 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def listen(address: Address, *, backlog: int = 1024) -> socket.socket:
+def listen(address: Address, *, backlog: int = 1024, keepalive: Keepalive = PEERS) -> socket.socket:
     """A listening TCP socket. Raises UserError when the port is in use or may not be used."""
     try:
-        if address.host:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            return socket.create_server((address.host, address.port), family=family, backlog=backlog)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(
-                ("", address.port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
-            )
-        return socket.create_server(("", address.port), backlog=backlog)
+        sock = _listening(address, backlog)
     except OSError as error:
         raise UserError(f"cannot listen on {address}: {error.strerror}") from error
+    keepalive.on(sock)
+    return sock
+
+
+def _listening(address: Address, backlog: int) -> socket.socket:
+    if address.host:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        return socket.create_server((address.host, address.port), family=family, backlog=backlog)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", address.port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+    return socket.create_server(("", address.port), backlog=backlog)
+
+
+def allow_many_connections() -> int:
+    """Raise the limit of file descriptors as far as it may be; how many are left. The usual soft limit is 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most - len(os.listdir("/proc/self/fd"))
 
 
 def read_token(path: str | None) -> str | None:
@@ -127,28 +174,72 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     without_body: Handler | None = None,
+    limits: Limits = LIMITS,
+    name: str = "this port",
+    gave_way: Callable[[], None] = lambda: None,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> asyncio.AbstractServer:
     """Answer requests on a listening socket (TCP or Unix) until the server is closed.
 
     A body of more than `max_body_bytes`, or one for which the others leave no room, is refused; or, if there is a
     handler `without_body`, read and dropped, and that one answers the request, of which the body is empty then.
+    `gave_way` is called for each connection that is closed because there are too many; the log calls the port `name`.
+    While it is `leaving`, an answer is the last of its connection.
     """
     loop = asyncio.get_running_loop()
-    server = _Server(handler, max_body_bytes, without_body)
+
+    def say(times: int) -> None:
+        log.warning("%s: more than %d connections were open; %d that had been idle longest gave way to new ones",
+                    name, limits.connections, times)  # fmt: skip
+
+    server = _Server(handler, max_body_bytes, without_body, limits, gave_way, leaving, Seldom(say))
     if sock.family == socket.AF_UNIX:
         return await loop.create_unix_server(lambda: _Connection(server), sock=sock)
-    return await loop.create_server(lambda: _Connection(server), sock=sock, ssl=tls)
+    handshake = limits.head_seconds if tls else None
+    return await loop.create_server(lambda: _Connection(server), sock=sock, ssl=tls, ssl_handshake_timeout=handshake)
 
 
 @dataclass(slots=True)
 class _Server:
-    """What a server's connections share: its settings, how many they are, and what their unanswered bodies hold."""
+    """What a server's connections share: its settings, which they are, and what their unanswered bodies hold."""
 
     handler: Handler
     max_body_bytes: int
     without_body: Handler | None
-    connections: int = 0
+    limits: Limits
+    gave_way: Callable[[], None]
+    leaving: Callable[[], bool]
+    log: Seldom
+    open: "set[_Connection]" = field(default_factory=set)
     bytes: int = 0
+    _soon: asyncio.TimerHandle | None = None
+
+    def accepted(self, connection: "_Connection") -> None:
+        self.open.add(connection)
+        if len(self.open) > self.limits.at_once:
+            self._close_oldest(len(self.open) - self.limits.at_once, self.open)
+        if len(self.open) > self.limits.connections and self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(_NEW_SECONDS, self._make_room)
+
+    def _make_room(self) -> None:
+        """A connection is seldom new for longer than its request needs to come: what is not may give way."""
+        self._soon = None
+        too_many = len(self.open) - self.limits.connections
+        if too_many <= 0:
+            return
+        before = _clock() - _NEW_SECONDS
+        old = [connection for connection in self.open if connection.accepted <= before]
+        self._close_oldest(too_many, old)
+        if len(self.open) > self.limits.connections:
+            self._soon = asyncio.get_running_loop().call_later(_NEW_SECONDS, self._make_room)
+
+    def _close_oldest(self, count: int, among: "Iterable[_Connection]") -> None:
+        """Those that wait for a request, and of them the oldest, go first; those whose answer is being made go last."""
+        for connection in heapq.nsmallest(count, among, key=_Connection.precedence):
+            self.open.discard(connection)
+            connection.give_way()
+            self.log.happened()
+            self.gave_way()
 
 
 class _Connection(asyncio.Protocol):
@@ -166,6 +257,11 @@ class _Connection(asyncio.Protocol):
         self._done_reading = False
         self._client_done = False
         self._requests = 0
+        self._reading: asyncio.TimerHandle | None = None
+        """When what is being read, or waited for, must have come."""
+        self._writing: asyncio.TimerHandle | None = None
+        """When the answer that was written must have been taken."""
+        self.accepted = self._since = _clock()
         self._reset()
 
     def _reset(self) -> None:
@@ -182,14 +278,14 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._on_idle)
-        self._server.connections += 1
-        if self._server.connections > MAX_CONNECTIONS:
-            self._refuse(503, "too many connections")
+        self._transport.set_write_buffer_limits(high=0)  # so that what is not taken is known to the byte
+        self._must_come(self._server.limits.head_seconds)
+        self._server.accepted(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._idle.cancel()
-        self._server.connections -= 1
+        self._need_not_come()
+        self._is_taken()
+        self._server.open.discard(self)
         self._hold(-self._held)
         self._parser = None  # it holds this connection: no collector should have to find that out
         self._queue.clear()
@@ -201,11 +297,11 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._is_taken()
 
     def data_received(self, data: bytes) -> None:
         if self._done_reading:
             return
-        self._wait_for(IDLE_SECONDS, self._on_idle)
         before = self._requests
         try:
             self._parser.feed_data(data)
@@ -225,7 +321,22 @@ class _Connection(asyncio.Protocol):
         self._client_done = True
         return self._busy and self._transport.get_extra_info("sslcontext") is None
 
+    def precedence(self) -> tuple[int, float]:
+        """The least of all gives way first: what waits for a request, then for a body, then for an answer to be taken;
+        and of these what has been so for longest."""
+        if not self._writable.is_set():
+            return 2, self._since
+        return 3 if self._busy else 1 if self._in_body else 0, self._since
+
+    def give_way(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
     # httptools
+
+    def on_message_begin(self) -> None:
+        if self._requests:  # the first has had its time from the connection's start
+            self._must_come(self._server.limits.head_seconds)
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -237,6 +348,8 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_body = True
+        self._must_come(self._server.limits.body_seconds)
+        self._since = _clock()
         length = self._headers.get("content-length", "")
         if length.isdigit() and int(length) > self._server.max_body_bytes:
             self._no_room(413, "the request is too large")
@@ -257,12 +370,14 @@ class _Connection(asyncio.Protocol):
         if self._done_reading:
             return
         self._requests += 1
+        self._need_not_come()
         path = self._url.decode("latin-1").partition("?")[0]
         request = Request(self._parser.get_method().decode("latin-1"), path, self._headers, bytes(self._body))
         keep_alive = (
             self._parser.should_keep_alive()
             and not self._parser.should_upgrade()
-            and self._server.connections <= _KEPT_CONNECTIONS
+            and not self._server.leaving()
+            and len(self._server.open) <= self._server.limits.connections // 2
         )
         handler = self._server.without_body if self._drops_body else None
         self._done_reading = not keep_alive
@@ -298,6 +413,7 @@ class _Connection(asyncio.Protocol):
         """Read nothing more, and close when what came before is answered."""
         if not self._done_reading:
             self._done_reading = True
+            self._need_not_come()
             self._drop_body()
             self._enqueue(text(reason, status))
 
@@ -320,10 +436,14 @@ class _Connection(asyncio.Protocol):
                 data = await self._answer_to(request, handler, keep_alive)
                 self._hold(-len(request.body))
             await self._writable.wait()
+            self._since = _clock()
             self._transport.write(data)
-            self._wait_for(IDLE_SECONDS, self._on_idle)
+            if not self._writable.is_set():
+                self._must_be_taken()
             if not keep_alive or (self._client_done and not self._queue):
                 return self._linger() if isinstance(item, Response) else self._close()
+        if self._reading is None:
+            self._must_come(self._server.limits.idle_seconds)
 
     async def _answer_to(self, request: Request, handler: Handler, keep_alive: bool) -> bytes:
         head = request.method == "HEAD"
@@ -336,26 +456,41 @@ class _Connection(asyncio.Protocol):
 
     # endings
 
-    def _wait_for(self, seconds: float, action: Callable[[], None]) -> None:
-        self._idle.cancel()
-        self._idle = asyncio.get_running_loop().call_later(seconds, action)
+    def _must_come(self, seconds: float) -> None:
+        self._need_not_come()
+        self._reading = asyncio.get_running_loop().call_later(seconds, self._did_not_come)
 
-    def _on_idle(self) -> None:
-        if self._busy and self._writable.is_set():  # the handler is still at work
-            self._wait_for(IDLE_SECONDS, self._on_idle)
-        else:
+    def _need_not_come(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _did_not_come(self) -> None:
+        self._reading = None
+        if self._in_body or self._header_size:
+            self._refuse(408, "the request took too long")
+        elif not self._busy:
             self._close()
 
+    def _must_be_taken(self) -> None:
+        self._is_taken()
+        seconds = self._server.limits.answer_seconds
+        self._writing = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+
+    def _is_taken(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
     def _close(self) -> None:
-        self._transport.close()
-        # Closing waits for a client that reads no more.
-        self._wait_for(IDLE_SECONDS, self._transport.abort)
+        self._done_reading = True
+        self._transport.close()  # waits until the answer is taken
 
     def _linger(self) -> None:
         """Leave a client that is still sending the time to read why: closing at once would reset the connection."""
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._wait_for(_LINGER_SECONDS, self._close)
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._close)
 
 
 def _encode(response: Response, *, head: bool = False, keep_alive: bool = False) -> bytes:

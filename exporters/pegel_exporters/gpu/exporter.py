@@ -34,7 +34,7 @@ from pegel_exporters.gpu.sets import MetricSet, families
 from pegel_exporters.gpu.shares import Share, shares
 from pegel_exporters.gpu.simulated import DriverHangsError, Source
 from pegel_exporters.gpu.worker import Worker, unanswered
-from pegel_exporters.serving import Request, Response, accepts_gzip, serve, text
+from pegel_exporters.serving import Limits, Request, Response, accepts_gzip, allow_many_connections, serve, text
 
 log = logging.getLogger("pegel")
 
@@ -287,7 +287,9 @@ async def run(
 
     loop.add_signal_handler(signal.SIGUSR1, release)
     loop.add_signal_handler(signal.SIGUSR2, exporter.take)
-    server = await serve(exporter.handle, sock)
+    server = await serve(
+        exporter.handle, sock, limits=Limits().within(allow_many_connections() // 2), name="the exporter's port"
+    )
     # A page is many small objects in no cycle: looking through all whenever some are made would hold up scrapes.
     gc.freeze()
     gc.disable()
