@@ -229,6 +229,10 @@ TAP_ANALYSER_RESTARTS = Metric(
     "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again.", _MODEL
 )
 TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.", _MODEL)
+TAP_ADMIN_REFUSED = Metric(
+    "pegel_tap_admin_connections_refused_total", "counter",
+    "Connections to the admin port (and a sink's) that were closed for there were too many; probes still pass.", _MODEL,
+)  # fmt: skip
 
 # GPUs
 GPU_INFO = Metric(

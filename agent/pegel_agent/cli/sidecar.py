@@ -64,6 +64,17 @@ _UPSTREAM = "127.0.0.1:8501"
     metavar="FILE",
     help="Bearer token that guards POST /v1/feedback and opens GET /v1/profile.",
 )
+@click.option(
+    "--lame-duck", default="5s", metavar="DURATION",
+    help="How long new connections are still served after SIGTERM, while answers ask clients to go elsewhere.",
+)  # fmt: skip
+@click.option(
+    "--drain", default="20s", metavar="DURATION", help="How long requests that are under way may take after that."
+)
+@click.option(
+    "--leave-file", type=click.Path(), metavar="FILE",
+    help="When this file appears, as from a preStop hook, the end begins as with SIGTERM, which it then waits for.",
+)  # fmt: skip
 def command(
     mode: str,
     listen: str,
@@ -79,6 +90,9 @@ def command(
     harmless_drift: float,
     label_horizon: str,
     feedback_token: str | None,
+    lame_duck: str,
+    drain: str,
+    leave_file: str | None,
 ) -> int:
     """Next to a model: watch its traffic for drift and accuracy.
 
@@ -101,6 +115,7 @@ def command(
     from pegel_agent.reference.keys import key_for
     from pegel_agent.sidecar.settings import AnalyserSettings
     from pegel_agent.sidecar.tap.forwarder import ForwarderSettings, run
+    from pegel_agent.sidecar.tap.leaving import Ending
     from pegel_agent.statistics.budget import budget_windows, parse_duration, parse_window
 
     if mode == "sink" and (upstream is not None or forward):
@@ -117,7 +132,15 @@ def command(
     if not 0 <= harmless_drift <= 1:  # NaN is neither
         raise UserError(f"--harmless-drift: {harmless_drift:g} is not between 0 and 1")
     size = _option("--window", parse_window, window)
-    horizon = 0.0 if label_horizon.strip() == "0" else _option("--label-horizon", parse_duration, label_horizon)
+
+    def seconds(text: str) -> float:
+        return 0.0 if text.strip() == "0" else parse_duration(text)
+
+    horizon = _option("--label-horizon", seconds, label_horizon)
+    ending = Ending(
+        _option("--lame-duck", seconds, lame_duck), _option("--drain", seconds, drain),
+        file=Path(leave_file) if leave_file else None,
+    )  # fmt: skip
     budget = _option("--false-alarms", lambda text: budget_windows(text, size), false_alarms)
     named, version, key_check = _names(profile)
     if profile is not None:
@@ -135,6 +158,7 @@ def command(
             model_version=model_version,
             version=_installed_version(),
             feedback_token=read_token(feedback_token),
+            ending=ending,
             analyser=AnalyserSettings(
                 model_name=model_name,
                 model_version=model_version,

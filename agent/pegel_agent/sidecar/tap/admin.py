@@ -18,6 +18,9 @@ log = logging.getLogger("pegel")
 
 RELAY_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 16 << 20
+_MOST_RELAYED = 8
+"""Requests that the analyser is asked at the same time; others wait their turn, scrapes in a line of their own."""
+_MOST_SCRAPES = 4
 _RELAYED = {"/": "GET", "/api/status": "GET", "/v1/feedback": "POST", frames.PROFILE_PATH: "GET"}
 _GUARDED = frozenset({"/v1/feedback", frames.PROFILE_PATH})
 _METHODS = {**_RELAYED, "/healthz": "GET", "/readyz": "GET", "/metrics": "GET"}
@@ -48,6 +51,8 @@ class Admin:
         self._token = feedback_token
         self._draining = draining
         self._renderers = {False: Renderer(), True: Renderer()}
+        self._pages, self._scrapes = asyncio.Semaphore(_MOST_RELAYED), asyncio.Semaphore(_MOST_SCRAPES)
+        self._asking: asyncio.Task[bool] | None = None
 
     async def __call__(self, request: Request) -> Response:
         """One request of an operator, a scraper or a probe."""
@@ -75,16 +80,28 @@ class Admin:
             return text("the analyser does not answer; it is being started again, traffic is not affected", 503)
         return answer
 
-    async def _ready(self) -> Response:
-        if self._draining():
-            return text("shutting down", 503)
+    async def model_listens(self) -> bool:
+        """Whether the model accepts a connection, or there is none to do so. Who asks while that is being found out
+        waits for the same answer."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask_model())
+        return await asyncio.shield(self._asking)
+
+    async def _ask_model(self) -> bool:
         for model in self._upstreams[:1]:
             try:
                 async with asyncio.timeout(1.0):
                     _, writer = await asyncio.open_connection(model.host, model.port)
             except (OSError, TimeoutError):
-                return text(f"the model does not listen on {model}", 503)
+                return False
             writer.close()
+        return True
+
+    async def _ready(self) -> Response:
+        if self._draining():
+            return text("shutting down", 503)
+        if not await self.model_listens():
+            return text(f"the model does not listen on {self._upstreams[0]}", 503)
         return text("ok")
 
     async def _metrics(self, request: Request) -> Response:
@@ -133,8 +150,9 @@ class Admin:
             f"{frames.TAP_STATE_HEADER}: {msgspec.json.encode(self._state()).decode()}\r\n\r\n"
         )
         writer = None
+        turn = self._scrapes if path.startswith("/metrics/") else self._pages
         try:
-            async with asyncio.timeout(RELAY_SECONDS):
+            async with asyncio.timeout(RELAY_SECONDS), turn:
                 reader, writer = await asyncio.open_unix_connection(self._socket, limit=_MAX_ANSWER_BYTES)
                 writer.write(head.encode("latin-1") + body)
                 answer = await reader.read(-1)

@@ -71,6 +71,7 @@ class Counters:
         self.undecodable = 0
         self.restarts = 0
         self.analyser_up = False
+        self.admin_refused = 0
 
     def begun(self, exchange: Exchange) -> None:
         """A request's headers are complete."""
@@ -106,6 +107,14 @@ class Counters:
         """The model could not be reached for a client's connection; its request, if any, was never read."""
         self._outcomes["error"] += 1
         self.refusals += 1
+
+    def admin_gave_way(self) -> None:
+        """A connection of an operator's was closed to make room for a new one."""
+        self.admin_refused += 1
+
+    def crowded_out(self) -> None:
+        """There was no room for a client's connection: no fault of the model's, but the client's request failed."""
+        self._outcomes["error"] += 1
 
     def tick(self) -> None:
         """A second has passed. Says once a minute, at most, that the model refuses."""
@@ -170,4 +179,5 @@ class Counters:
             Family(c.TAP_CONNECTIONS, {model: float(connections)}),
             Family(c.TAP_ANALYSER_RESTARTS, {model: float(self.restarts)}),
             Family(c.TAP_ANALYSER_UP, {model: float(self.analyser_up)}),
+            Family(c.TAP_ADMIN_REFUSED, {model: float(self.admin_refused)}),
         ]

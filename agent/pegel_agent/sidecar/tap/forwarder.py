@@ -2,15 +2,13 @@
 answered."""
 
 import asyncio
-import contextlib
 import gc
 import logging
-import resource
 import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +16,17 @@ import msgspec
 import uvloop
 from pegel_exporters import logs
 from pegel_exporters.errors import UserError
-from pegel_exporters.serving import Address, listen, serve
+from pegel_exporters.keepalive import KEEPALIVE, Keepalive
+from pegel_exporters.serving import LIMITS, Address, Limits, allow_many_connections, listen, serve
 
 from pegel_agent.sidecar.settings import AnalyserSettings
 from pegel_agent.sidecar.tap.admin import Admin
 from pegel_agent.sidecar.tap.connection import ClientSide, Traffic, reset
 from pegel_agent.sidecar.tap.counters import Counters
 from pegel_agent.sidecar.tap.courier import Courier
+from pegel_agent.sidecar.tap.descriptors import Shares, shared_out
+from pegel_agent.sidecar.tap.leaving import ENDING, Ending, Shutdown, end
+from pegel_agent.sidecar.tap.peers import PATIENCE, Patience
 from pegel_agent.sidecar.tap.sink import Sink
 from pegel_agent.sidecar.tap.supervisor import keep_running
 from pegel_agent.sidecar.tap.turns import MAX_COPY_BYTES, Observer
@@ -50,7 +52,8 @@ class ForwarderSettings:
 
     Without `upstream` it forwards nothing: it listens for the events of KServe's payload logger, and each waits
     `join_seconds` for its other half. `forwards` are more ports of the model. An analyser that says nothing for
-    `silence_seconds` is started again; after SIGTERM exchanges under way get `drain_seconds` to end.
+    `silence_seconds` is started again. `ending` has the times of the end. `keepalive` and `patience` say when a peer of
+    the model's ports counts as gone, on either side, `limits` what clients may take of the admin port and of a sink.
     """
 
     listen: Address
@@ -64,23 +67,19 @@ class ForwarderSettings:
     feedback_token: str | None = None
     join_seconds: float = 300.0
     silence_seconds: float = 30.0
-    drain_seconds: float = 25.0
+    ending: Ending = ENDING
+    keepalive: Keepalive = KEEPALIVE
+    patience: Patience = PATIENCE
+    limits: Limits = LIMITS
 
 
-@dataclass(slots=True)
-class _Shutdown:
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    at_once: bool = False
-    code: int = 0
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Sockets that listen, and how many connections they may have."""
 
-    def refuse(self) -> None:
-        """The settings cannot work."""
-        self.code = 2
-        self.ask(at_once=True)
-
-    def ask(self, *, at_once: bool) -> None:
-        self.at_once = self.at_once or at_once or self.asked.is_set()
-        self.asked.set()
+    admin: socket.socket
+    traffic: tuple[socket.socket, ...]
+    shares: Shares
 
 
 def run(settings: ForwarderSettings) -> int:
@@ -89,27 +88,25 @@ def run(settings: ForwarderSettings) -> int:
     It is 2 when the analyser refuses its settings at its first start, having said why. Raises UserError for a port in
     use.
     """
-    addresses = (settings.admin, settings.listen, *(forward.listen for forward in settings.forwards))
-    admin_socket, *traffic_sockets = map(listen, addresses)
-    _allow_many_connections()
-    return uvloop.run(_until_signalled(settings, traffic_sockets, admin_socket))
+    admin = listen(settings.admin)
+    addresses = (settings.listen, *(forward.listen for forward in settings.forwards))
+    traffic = tuple(_listen_for_traffic(address, settings) for address in addresses)
+    if settings.ending.file is not None:  # of a container that ran in this pod before
+        settings.ending.file.unlink(missing_ok=True)
+    return uvloop.run(_until_signalled(settings, _Ports(admin, traffic, shared_out(allow_many_connections()))))
 
 
-def _allow_many_connections() -> None:
-    """Each connection takes two descriptors, and the usual soft limit is 1024."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _listen_for_traffic(address: Address, settings: ForwarderSettings) -> socket.socket:
+    return listen(address) if settings.upstream is None else listen(address, keepalive=settings.keepalive)
 
 
-async def _until_signalled(
-    settings: ForwarderSettings, traffic_sockets: Sequence[socket.socket], admin_socket: socket.socket
-) -> int:
+async def _until_signalled(settings: ForwarderSettings, ports: _Ports) -> int:
     loop = asyncio.get_running_loop()
-    shutdown = _Shutdown()
+    shutdown = Shutdown()
     loop.add_signal_handler(signal.SIGTERM, partial(shutdown.ask, at_once=False))
     loop.add_signal_handler(signal.SIGINT, partial(shutdown.ask, at_once=True))
     with _temporary_folder() as folder:
-        return await _run(settings, traffic_sockets, admin_socket, Path(folder), shutdown)
+        return await _run(settings, ports, Path(folder), shutdown)
 
 
 def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
@@ -125,35 +122,40 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
         ) from error
 
 
-async def _run(
-    settings: ForwarderSettings,
-    traffic_sockets: Sequence[socket.socket],
-    admin_socket: socket.socket,
-    folder: Path,
-    shutdown: _Shutdown,
-) -> int:
+async def _run(settings: ForwarderSettings, ports: _Ports, folder: Path, shutdown: Shutdown) -> int:
     loop = asyncio.get_running_loop()
     counters = Counters(settings.model_name, settings.model_version)
     courier = Courier(counters)
-    traffic = Traffic(Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused)
+    traffic = Traffic(
+        Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused,
+        crowded_out=counters.crowded_out, most=ports.shares.clients,
+        keepalive=settings.keepalive, patience=settings.patience,
+    )  # fmt: skip
     forwards = _forwards(settings)
     admin = Admin(
         counters=counters, traffic=traffic, upstreams=tuple(each.upstream for each in forwards),
         folder=folder, version=settings.version,
-        feedback_token=settings.feedback_token, draining=shutdown.asked.is_set,
+        feedback_token=settings.feedback_token, draining=shutdown.leaving.is_set,
     )  # fmt: skip
-    admin_server = await serve(admin, admin_socket)
-    ticks = [counters.tick]
+    admin_server = await serve(
+        admin, ports.admin, limits=settings.limits.within(ports.shares.admin), name="the admin port",
+        gave_way=counters.admin_gave_way,
+    )  # fmt: skip
+    ticks: list[Callable[[], None]] = [counters.tick, traffic.tick, partial(_look_for, settings.ending.file, shutdown)]
     traffic_servers: list[asyncio.AbstractServer] = []
     if forwards:
-        for each, sock in zip(forwards, traffic_sockets, strict=True):
+        for each, sock in zip(forwards, ports.traffic, strict=True):
             traffic_servers.append(await loop.create_server(partial(ClientSide, traffic, each.upstream), sock=sock))
     else:
         sink = Sink(counters, courier, seconds=settings.join_seconds)
         ticks.append(sink.tick)
         traffic_servers.append(
-            await serve(sink, traffic_sockets[0], max_body_bytes=MAX_COPY_BYTES, without_body=sink.without_body)
-        )
+            await serve(
+                sink, ports.traffic[0], max_body_bytes=MAX_COPY_BYTES, without_body=sink.without_body,
+                limits=settings.limits.within(ports.shares.clients), name="the sink", gave_way=counters.admin_gave_way,
+                leaving=shutdown.leaving.is_set,
+            )
+        )  # fmt: skip
     tasks = [loop.create_task(_housekeeping(ticks))]
     if settings.analyser is not None:
         analyser = msgspec.structs.replace(settings.analyser, socket_folder=str(folder), log_format=logs.log_format())
@@ -167,10 +169,8 @@ async def _run(
     gc.freeze()
     gc.disable()
     try:
-        await shutdown.asked.wait()
-        for server in traffic_servers:
-            server.close()
-        await _drain(traffic, shutdown, settings.drain_seconds)
+        await shutdown.leaving.wait()
+        await end(settings.ending, shutdown, traffic, traffic_servers, admin.model_listens)
     finally:
         for task in tasks:
             task.cancel()
@@ -203,12 +203,7 @@ async def _housekeeping(ticks: Sequence[Callable[[], None]]) -> None:
             gc.collect()
 
 
-async def _drain(traffic: Traffic, shutdown: _Shutdown, seconds: float) -> None:
-    """Wait until exchanges under way have ended, closing connections as they fall idle."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while traffic.open and not shutdown.at_once:
-                traffic.follow()
-                for side in list(traffic.open):
-                    side.close_if_idle()
-                await asyncio.sleep(0.02)
+def _look_for(file: Path | None, shutdown: Shutdown) -> None:
+    if file is not None and not shutdown.leaving.is_set() and file.exists():
+        log.info("leaving soon: clients are asked to connect elsewhere")
+        shutdown.leaving.set()

@@ -102,6 +102,12 @@ class Turns:
         """Whether no exchange is under way."""
         return not self._waiting and self._open is None
 
+    @property
+    def answer_is_next(self) -> bool:
+        """Whether the model's next byte begins the answer to the only request under way, which is complete."""
+        waiting = self._waiting
+        return self.following and len(waiting) == 1 and self._open is None and not waiting[0].first_byte
+
     def request_bytes(self, data: bytes, now: float) -> None:
         """Bytes that went to the model at `now`."""
         if not self.following:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import ctypes
 import http.client
 import itertools
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pegel_agent.sidecar.tap.peers import PATIENCE, Patience
+from pegel_exporters.keepalive import KEEPALIVE, Keepalive
+from pegel_exporters.serving import LIMITS, Limits
 
+_SO_ATTACH_FILTER = 26
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 BODY = b'{"instances": [[1.0, 2.0]]}'
@@ -27,15 +33,27 @@ ASK = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: m\r\nContent-Length: %d\r\n\
 LEFT_BYTES = 100
 """Less than anything that a connection or an exchange could leave behind: a bare transport has more."""
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(ANSWER_BODY), ANSWER_BODY)
+LAST_ANSWER = ANSWER.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
+"""As the tap passes it on while it is leaving."""
 
 # The command has no option for the times that a test must not wait for.
 _WITH_SHORT_TIMES = """
-import sys
+import resource, sys
 from dataclasses import replace
+from pegel_exporters.keepalive import Keepalive
+from pegel_exporters.serving import Limits
 import pegel_agent.sidecar.tap.forwarder as forwarder
+from pegel_agent.sidecar.tap.peers import Patience
+if {descriptors}:
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({descriptors}, {descriptors}))
+def with_times(settings):
+    ending = replace(settings.ending, lame_duck_seconds={lame_duck}, drain_seconds={drain}, quiet_seconds={quiet})
+    return replace(
+        settings, silence_seconds={silence}, join_seconds={join}, ending=ending, keepalive={keepalive!r},
+        patience={patience!r}, limits={limits!r},
+    )
 run = forwarder.run
-times = dict(silence_seconds={silence}, drain_seconds={drain}, join_seconds={join})
-forwarder.run = lambda settings: run(replace(settings, **times))
+forwarder.run = lambda settings: run(with_times(settings))
 from pegel_agent.cli.main import main
 main()
 """
@@ -144,7 +162,18 @@ def gone(process: int) -> bool:
 
 @contextlib.contextmanager
 def tap(
-    upstream: int | None, *options: str, silence: float = 30, drain: float = 25, join: float = 300, ready: bool = False
+    upstream: int | None,
+    *options: str,
+    silence: float = 30,
+    lame_duck: float = 0.2,
+    drain: float = 25,
+    quiet: float = 0.1,
+    join: float = 300,
+    keepalive: Keepalive = KEEPALIVE,
+    patience: Patience = PATIENCE,
+    limits: Limits = LIMITS,
+    descriptors: int = 0,
+    ready: bool = False,
 ) -> Iterator[Tap]:
     """`pegel sidecar` in front of a port, or as a sink; its analyser is waited for when it must be `ready`."""
     port, admin = free_ports(2)
@@ -153,7 +182,11 @@ def tap(
         temporary = Path(folder, "tmp")
         temporary.mkdir()
         log = Path(folder, "log")
-        program = [sys.executable, "-c", _WITH_SHORT_TIMES.format(silence=silence, drain=drain, join=join)]
+        times = _WITH_SHORT_TIMES.format(
+            silence=silence, lame_duck=lame_duck, drain=drain, quiet=quiet, join=join, keepalive=keepalive,
+            patience=patience, limits=limits, descriptors=descriptors,
+        )  # fmt: skip
+        program = [sys.executable, "-c", times]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*program, "sidecar", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}",
@@ -282,6 +315,19 @@ def received(client: socket.socket, size: int) -> bytes:
     while len(parts) < size and (data := client.recv(min(size - len(parts), 1 << 18))):
         parts += data
     return bytes(parts)
+
+
+def vanish(sock: "socket.socket | asyncio.trsock.TransportSocket") -> None:
+    """From now on this end of a connection takes no packet, and so sends none: to its peer it is a machine that has
+    lost its power. (A socket filter of the kernel's, which needs no privileges, drops what comes.)"""
+    nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0), 8)  # BPF_RET of 0 bytes
+    program = struct.pack("HL", 1, ctypes.addressof(nothing))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Closing this socket sends a reset, not an end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def connected(port: int) -> socket.socket:

@@ -15,6 +15,7 @@ import pytest
 from tests.agent.sidecar.tap.tap_process import (
     ANSWER,
     ASK,
+    LAST_ANSWER,
     Clients,
     connected,
     free_ports,
@@ -153,7 +154,7 @@ def test_sigterm_drains_all_ports() -> None:
                     connected(each)
             finish.set()
             for client in (one, other):
-                assert received(client, len(ANSWER) + 1) == ANSWER
+                assert received(client, len(LAST_ANSWER) + 1) == LAST_ANSWER
         assert running.process.wait(10) == 0
 
 

@@ -18,6 +18,7 @@ from pegel_agent.reference.profile import load
 from tests.agent.sidecar.tap.tap_process import (
     ANSWER,
     ASK,
+    LAST_ANSWER,
     LEFT_BYTES,
     Clients,
     Tap,
@@ -70,7 +71,7 @@ def test_sigterm_lets_an_exchange_end_closes_idle_connections_refuses_new_ones_a
             assert running.ask("/healthz") == (200, b"ok\n")
             assert running.ask("/readyz") == (503, b"shutting down\n")
             finish.set()
-            assert received(busy, len(ANSWER) + 1) == ANSWER
+            assert received(busy, len(LAST_ANSWER) + 1) == LAST_ANSWER
         assert running.process.wait(10) == 0
         _nothing_left(running, analyser)
 
