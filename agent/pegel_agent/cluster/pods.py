@@ -98,6 +98,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     os: OperatingSystem | None = None
     resources: Resources | None = None
     restart_policy: str | None = None
+    termination_grace_period_seconds: int | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -123,6 +124,11 @@ class Pod(msgspec.Struct, frozen=True):
         """The containers that run together: not the init containers that end before the others start."""
         native = [each for each in self.spec.init_containers or [] if each.restart_policy == "Always"]
         return native + self.spec.containers
+
+    @property
+    def ends(self) -> bool:
+        """Whether the pod ends by itself, as a Job's does."""
+        return self.spec.restart_policy in {"Never", "OnFailure"}
 
     @property
     def qos(self) -> str:

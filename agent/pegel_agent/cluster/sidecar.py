@@ -21,6 +21,9 @@ OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 METRICS_PORT = "pegel-metrics"
 _PROFILE_FOLDER = "/etc/pegel/profile"
 _TOKEN_FOLDER = "/etc/pegel/feedback"  # noqa: S105 - a folder
+_LEAVE_FILE = "/tmp/pegel-leaving"  # noqa: S108 - the pod's own
+_DEFAULT_GRACE_SECONDS = 30
+_MOST_NOTICE_SECONDS = 5
 _NON_ROOT = 65532
 _USUAL_NAMES = ("app.kubernetes.io/name", "app")
 
@@ -77,6 +80,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
         wanted = pod.says(LABEL + "port") or settings.port
         ports = choose(pod, wanted, settings.listen_port, settings.admin_port)
     native = _native(pod, mode, settings.kubernetes)
+    ending = _ending(pod)
 
     volumes: list[Json] = [{"name": TEMPORARY_VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}]
     mounts: list[Json] = [{"name": TEMPORARY_VOLUME, "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
@@ -94,6 +98,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
             "sidecar",
             *_traffic(mode, ports, settings.listen_port),
             f"--admin=:{settings.admin_port}",
+            *ending.options,
             *_options(pod, settings, profile, name),
         ],
         "ports": [
@@ -104,6 +109,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
         "startupProbe": _probe("/healthz", periodSeconds=1, failureThreshold=60),
         "readinessProbe": _probe("/readyz", periodSeconds=5, failureThreshold=3),
         "livenessProbe": _probe("/healthz", periodSeconds=10, failureThreshold=6),
+        **ending.hook,
         "resources": _resources(pod, settings),
         "securityContext": _security(pod),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -113,11 +119,44 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
 
 
 def _native(pod: Pod, mode: str, kubernetes: tuple[int, int]) -> bool:
-    ends = pod.spec.restart_policy in {"Never", "OnFailure"}
-    native = kubernetes >= (NATIVE_SINCE if ends or mode == "sink" else NATIVE_PORTS_SINCE)
-    if ends and not native:
+    native = kubernetes >= (NATIVE_SINCE if pod.ends or mode == "sink" else NATIVE_PORTS_SINCE)
+    if pod.ends and not native:
         raise CannotInjectError("would never end beside a sidecar before Kubernetes 1.29, which has native sidecars")
     return native
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What the sidecar is told of its pod's end: options for it, and its container's hook."""
+
+    options: tuple[str, ...]
+    hook: Json
+
+
+def _ending(pod: Pod) -> _Ending:
+    """Notice, lame duck time and drain within the time that the pod has for its end.
+
+    The hook tells the sidecar that the pod is leaving, in time for clients and load balancers to hear of it, and lasts
+    so long: SIGTERM comes to a native sidecar only when the model has ended. It is a program of the image's and no
+    sleep of Kubernetes', which would tell nothing. Where a pod ends by itself nobody waits for notice.
+    """
+    grace = pod.spec.termination_grace_period_seconds
+    grace = _DEFAULT_GRACE_SECONDS if grace is None else grace
+    notice = min(_MOST_NOTICE_SECONDS, grace // 6)
+    # What is left over is for the hook to start and to be heard, and for the process to end.
+    drain = max(0, grace - 2 * notice - (0 if notice == _MOST_NOTICE_SECONDS else 2))
+    options = (
+        () if grace == _DEFAULT_GRACE_SECONDS else (f"--lame-duck={_seconds(notice)}", f"--drain={_seconds(drain)}")
+    )
+    if not notice or pod.ends:
+        return _Ending(options, {})
+    command = ["python3", "-m", "pegel_agent.sidecar.leave", _LEAVE_FILE, str(notice)]
+    hook = {"lifecycle": {"preStop": {"exec": {"command": command}}}}
+    return _Ending((*options, f"--leave-file={_LEAVE_FILE}"), hook)
+
+
+def _seconds(number: int) -> str:
+    return f"{number}s" if number else "0"
 
 
 def _traffic(mode: str, ports: tuple[Taken, ...], listen_port: int) -> list[str]:

@@ -2,11 +2,19 @@
 
 import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import click
+import pytest
 import yaml
 from pegel_agent.cli.main import pegel
+from pegel_agent.cli.sidecar import command as sidecar_command
+from pegel_agent.cluster.injection import inject
+from pegel_agent.cluster.sidecar import Settings
+from pegel_agent.sidecar import leave
+from pegel_agent.statistics.budget import parse_duration
 
 from tests.agent.cluster.shapes import SHAPES, each_shape, injected, options, run
 
@@ -82,3 +90,45 @@ def test_the_sidecar_takes_the_arguments_that_it_is_given(shape: Path) -> None:
         command = pegel.get_command(click.Context(pegel), name)
         assert command is not None
         command.make_context(name, list(arguments))
+
+
+@pytest.mark.parametrize("grace", [None, 0, 1, 5, 6, 10, 17, 29, 30, 31, 60, 300, 3600])
+def test_notice_lame_duck_and_drain_fit_the_time_that_a_pod_has_for_its_end(grace: int | None) -> None:
+    spec = {"containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8000}]}]}
+    if grace is not None:
+        spec["terminationGracePeriodSeconds"] = grace  # type: ignore[assignment]
+    pod = inject({"spec": spec}, Settings(image="i", version="1")).pod
+    (container,) = pod["spec"]["initContainers"]
+    said = dict(arg.removeprefix("--").split("=", 1) for arg in container["args"] if "=" in arg)
+    times = {option.name: option.default for option in sidecar_command.params}
+    lame_duck, drain = (
+        parse_duration(text) if (text := str(said.get(name, times[name.replace("-", "_")]))) != "0" else 0
+        for name in ("lame-duck", "drain")
+    )
+    hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
+    notice = float(hook[-1]) if hook else 0.0
+    if hook:
+        assert hook[:-1] == ["python3", "-m", leave.__name__, said["leave-file"]]
+    # The file is looked for once a second, and half a second goes by until what was said last is read.
+    assert max(notice, min(notice, 1) + lame_duck) + drain + 0.5 <= max(1, 30 if grace is None else grace)
+    assert bool(hook) == (grace is None or grace >= 6)
+
+
+def test_a_pod_that_ends_by_itself_is_not_held_up_by_a_hook() -> None:
+    spec = {"restartPolicy": "Never", "containers": [{"name": "model", "ports": [{"containerPort": 8000}]}]}
+    (container,) = inject({"spec": spec}, Settings(image="i", version="1")).pod["spec"]["initContainers"]
+    assert "lifecycle" not in container
+
+
+def test_the_hook_makes_the_file_and_lasts(tmp_path: Path) -> None:
+    file = tmp_path / "leaving"
+    hook = subprocess.Popen([sys.executable, "-m", leave.__name__, str(file), "60"])
+    try:
+        deadline = time.monotonic() + 20
+        while not file.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert hook.poll() is None
+    finally:
+        hook.kill()
+        hook.wait()
