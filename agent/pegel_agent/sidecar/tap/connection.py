@@ -70,6 +70,8 @@ class Traffic:
         self.refused = refused
         self.keepalive = keepalive
         self.hangups = Hangups()
+        self.unread: set[_Side] = set()
+        """Sides of which nothing more is read, for less than a second or so: most are closed or read again by then."""
         self.leaving = False
         """Whether clients are told that their connections end."""
         self._crowded_out = crowded_out
@@ -110,6 +112,9 @@ class Traffic:
 
     def tick(self) -> None:
         """A second has passed. Resets connections to peers that must be gone, looking at some at a time."""
+        unread, self.unread = self.unread, set()
+        for half in unread:
+            half.watch()
         if not self._to_ask:
             self._to_ask.extend(self.open)
         for _ in range(min(len(self._to_ask), max(_ASK_AT_LEAST, len(self.open) // ASK_IN_SECONDS))):
@@ -184,12 +189,12 @@ class _Side(asyncio.Protocol):
         self.finished = True
         other = self.other
         if other is None or other.transport is None:
-            self.watch()
+            self.traffic.unread.add(self)
             return True  # the model is not reached yet: the end is passed on with the early bytes
         if other.finished:
             other.transport.close()
             return False
-        self.watch()
+        self.traffic.unread.add(self)
         if not other.transport.is_closing():
             other.transport.write_eof()
         return True
@@ -203,6 +208,7 @@ class _Side(asyncio.Protocol):
 
     def unwatch(self) -> None:
         """This side is read from again, or closed."""
+        self.traffic.unread.discard(self)
         if self._watched:
             self.traffic.hangups.unwatch(self._watched, self.broken)
             self._watched = 0
@@ -248,7 +254,7 @@ class ModelSide(_Side):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         with contextlib.suppress(OSError):  # the model has closed already
-            self.traffic.keepalive.on(transport.get_extra_info("socket"))
+            self.traffic.keepalive.on_descriptor(transport.get_extra_info("socket").fileno())
         client, self._client = self._client, None
         if client is not None:
             client.reached(self)
@@ -322,7 +328,7 @@ class ClientSide(_Side):
             self._early.append(data)
             if self.transport is not None:
                 self.transport.pause_reading()
-                self.watch()
+                self.traffic.unread.add(self)
             return
         if self._began:
             if self.streams is not None:
@@ -351,7 +357,7 @@ class ClientSide(_Side):
         self.turns.client_gone(_clock())
 
     def paused(self) -> None:
-        self.watch()
+        self.traffic.unread.add(self)
 
     def resumed(self) -> None:
         if not self.finished:
