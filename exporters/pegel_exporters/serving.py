@@ -217,25 +217,29 @@ class _Server:
     def accepted(self, connection: "_Connection") -> None:
         self.open.add(connection)
         if len(self.open) > self.limits.at_once:
-            self._close_oldest(len(self.open) - self.limits.at_once, self.open)
+            self._close(len(self.open) - self.limits.at_once, self.open)
         if len(self.open) > self.limits.connections and self._soon is None:
             self._soon = asyncio.get_running_loop().call_later(_NEW_SECONDS, self._make_room)
 
     def _make_room(self) -> None:
-        """A connection is seldom new for longer than its request needs to come: what is not may give way."""
+        """A connection is seldom new for longer than its request needs to come: what has none by then gives way."""
         self._soon = None
         too_many = len(self.open) - self.limits.connections
         if too_many <= 0:
             return
         before = _clock() - _NEW_SECONDS
-        old = [connection for connection in self.open if connection.accepted <= before]
-        self._close_oldest(too_many, old)
+        self._close(too_many, [each for each in self.open if each.accepted <= before and not each.at_work])
         if len(self.open) > self.limits.connections:
             self._soon = asyncio.get_running_loop().call_later(_NEW_SECONDS, self._make_room)
 
-    def _close_oldest(self, count: int, among: "Iterable[_Connection]") -> None:
-        """Those that wait for a request, and of them the oldest, go first; those whose answer is being made go last."""
-        for connection in heapq.nsmallest(count, among, key=_Connection.precedence):
+    def _close(self, count: int, among: "Iterable[_Connection]") -> None:
+        """Close so many: new ones last of all, as nobody can know yet what they want, and the newest of these last."""
+        before = _clock() - _NEW_SECONDS
+
+        def order(each: _Connection) -> tuple[bool, int, float]:
+            return (True, 0, each.accepted) if each.accepted > before else (False, *each.precedence())
+
+        for connection in heapq.nsmallest(count, among, key=order):
             self.open.discard(connection)
             connection.give_way()
             self.log.happened()
@@ -326,7 +330,12 @@ class _Connection(asyncio.Protocol):
         and of these what has been so for longest."""
         if not self._writable.is_set():
             return 2, self._since
-        return 3 if self._busy else 1 if self._in_body else 0, self._since
+        return 3 if self.at_work else 1 if self._in_body else 0, self._since
+
+    @property
+    def at_work(self) -> bool:
+        """Whether an answer is being made, which the client is not to blame for."""
+        return self._busy and self._writable.is_set()
 
     def give_way(self) -> None:
         """Close at once."""
