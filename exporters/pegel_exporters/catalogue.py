@@ -231,7 +231,7 @@ TAP_ANALYSER_RESTARTS = Metric(
 TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.", _MODEL)
 TAP_ADMIN_REFUSED = Metric(
     "pegel_tap_admin_connections_refused_total", "counter",
-    "Connections to the admin port (and a sink's) that were closed for there were too many; probes still pass.", _MODEL,
+    "Connections to the admin port, and to a sink's, that were closed to make room for new ones.", _MODEL,
 )  # fmt: skip
 
 # GPUs

@@ -99,8 +99,9 @@ class Traffic:
 
     def _say(self, times: int) -> None:
         log.warning(
-            "file descriptors are used up, two by each of %d client connections: %d new ones were reset, which the"
-            " model never saw; raise the limit of open files (ulimit -n)", len(self.open), times,
+            "file descriptors are used up: %d new client connections were reset, which the model never saw; there is"
+            " room for %g, of two each, beside what the admin port needs; raise the limit of open files (ulimit -n)",
+            times, self._most,
         )  # fmt: skip
 
     def leave(self) -> None:
@@ -117,9 +118,13 @@ class Traffic:
             half.watch()
         if not self._to_ask:
             self._to_ask.extend(self.open)
-        for _ in range(min(len(self._to_ask), max(_ASK_AT_LEAST, len(self.open) // ASK_IN_SECONDS))):
+        left = max(_ASK_AT_LEAST, len(self.open) // ASK_IN_SECONDS)
+        while self._to_ask and left:
             side = self._to_ask.popleft()
-            for each in (side, side.other) if side in self.open else ():
+            if side not in self.open:
+                continue
+            left -= 1
+            for each in (side, side.other):
                 if each is not None and each.silent_too_long(self._patience):
                     each.broken()
 
