@@ -75,7 +75,7 @@ def sidecar(folder: Path, upstream: int, cores: set[int], *, profile: Path, wind
     command = [
         str(Path(sys.executable).with_name("pegel")), "sidecar", "--listen", f"127.0.0.1:{port}",
         "--upstream", f"127.0.0.1:{upstream}", "--admin", f"127.0.0.1:{admin}",
-        "--profile", str(profile), "--window", window,
+        "--profile", str(profile), "--window", window, "--lame-duck", "0",
     ]  # fmt: skip
     with _process(command, folder / "sidecar.log", cores) as process:
         wait_for_port(admin)

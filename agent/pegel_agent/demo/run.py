@@ -109,6 +109,7 @@ def _set_up(on_stage: Stage, data: Housing, ports: _Ports, program: str | None) 
             "sidecar", "--listen", f"127.0.0.1:{ports.traffic}", "--upstream", f"127.0.0.1:{ports.model}",
             "--admin", f"127.0.0.1:{ports.admin}", "--profile", str(profile), "--window", str(WINDOW_ROWS),
             "--label-horizon", "0",  # a minute of the demo is a matter of years: no label has a day to wait
+            "--lame-duck", "0",
         ),
     )  # fmt: skip
     on_stage.start(

@@ -86,6 +86,8 @@ def _command_lines() -> list[str]:
         (["--mode", "sink", "--forward", ":15081=127.0.0.1:1"], "--forward goes with --mode proxy"),
         (["--mode", "sink", "--upstream", "127.0.0.1:1"], "--upstream goes with --mode proxy"),
         (["--harmless-drift", "nan"], "--harmless-drift"),
+        (["--lame-duck", "soon"], "--lame-duck"),
+        (["--drain", "-1s"], "--drain"),
         (["--upstream", "http://127.0.0.1:8501"], "--upstream"),
         (["--profile", "/nowhere/profile.json"], "/nowhere/profile.json"),
         (["--feedback-token", "/nowhere/token"], "/nowhere/token"),

@@ -261,6 +261,7 @@ def test_one_after_another_is_ended_under_load_and_no_request_is_lost_or_counted
                     counted += sum(outcomes.values())
                     assert outcomes["ok"] == sum(outcomes.values())
                 time.sleep(0.5)
+            print(f"{load.answered} requests answered, {len(load.failures)} failed")
             assert load.failures == []
             assert load.answered > 1000
             until(lambda: counted + taps[2].outcomes()["ok"] == load.answered)
@@ -289,3 +290,23 @@ def test_heads_in_doubt_pipelines_and_other_protocols_pass_unchanged_while_it_le
                 client.sendall(ask + (ask if answer == ANSWER + ANSWER else b""))
                 client.shutdown(socket.SHUT_WR)
                 assert received(client, len(answer) + 1) == answer
+
+
+def test_a_sink_takes_events_while_it_leaves_and_ends_each_connection_with_its_answer() -> None:
+    body = b'{"instances": [[1.0]]}'
+    event = (
+        b"POST / HTTP/1.1\r\nCe-Id: 1\r\nCe-Type: org.kubeflow.serving.inference.request\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    with tap(None, lame_duck=2) as running, connected(running.port) as before:
+        before.sendall(event)
+        assert not CLOSE.search(before.recv(1 << 16))
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.ask("/readyz")[0] == 503)
+        with connected(running.port) as after:
+            for client in (before, after):
+                client.sendall(event)
+                answer = received(client, 1 << 16)  # up to the end of the stream
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert CLOSE.search(answer)
+        assert running.process.wait(10) == 0
