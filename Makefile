@@ -29,6 +29,7 @@ tools: $(VENV)/.demo-ready ## install the real components that the integration t
 	@tests/install-tools
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/modelservers/install-mlserver >/dev/null
 	@PYTHON=$(CURDIR)/$(BIN)/python tests/apiserver/install-kubernetes >/dev/null
+	@PYTHON=$(CURDIR)/$(BIN)/python tests/rules/install-promtool >/dev/null
 	@tests/images/install-builder >/dev/null
 	@PYTHON=$(CURDIR)/$(BIN)/python benchmarks/install-evidently >/dev/null
 

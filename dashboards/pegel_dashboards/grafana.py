@@ -13,6 +13,9 @@ from typing import Any
 
 from grafanalib import core
 
+LONGEST_SCRAPE_INTERVAL = "1m"
+"""Grafana takes a rate over four scrapes as the data source is set, which is 15 s by default: where Prometheus scrapes
+once a minute such a rate has no value."""
 SCHEMA_VERSION = 39
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -117,7 +120,13 @@ def _panel(panel: Panel, position: int) -> Any:
         tooltipMode="multi",
         tooltipSort="desc",
         targets=[
-            core.Target(refId=ref, expr=query.expr, legendFormat=query.legend, datasource=DATASOURCE)
+            core.Target(
+                refId=ref,
+                expr=query.expr,
+                legendFormat=query.legend,
+                datasource=DATASOURCE,
+                interval=LONGEST_SCRAPE_INTERVAL if "$__rate_interval" in query.expr else "",
+            )
             for ref, query in ids.items()
         ],
         overrides=[_dashed(ref) for ref, query in ids.items() if query.bound],

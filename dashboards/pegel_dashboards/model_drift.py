@@ -69,7 +69,8 @@ def _beside_limit() -> Panel:
 
 
 def _bins() -> Panel:
-    reference = f'{CHOSEN},feature=~"$feature"'
+    of_bin = f"avg by ({MODEL}, feature, bin)"  # the windows' reference is one and the same, but for hours of the day
+    reference = _recorded("namespace_bin:ml_feature_reference_rows:share")
     return Panel(
         title="Share of Each Bin",
         description="Where the rows of the chosen feature fall, over all replicas, beside the reference's shares.",
@@ -77,7 +78,7 @@ def _bins() -> Panel:
         queries=(
             Query(expr=_recorded("namespace_bin:ml_feature_rows:share"), legend=f"{{{{bin}}}}, {_FEATURE_NAME}"),
             Query(
-                expr=_recorded("namespace_bin:ml_feature_reference_rows:share", reference),
+                expr=f"{of_bin} ({reference})",
                 legend=f"{{{{bin}}}} in the reference, {{{{feature}}}} of {NAME}",
                 bound=True,
             ),

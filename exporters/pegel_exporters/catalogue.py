@@ -229,6 +229,15 @@ TAP_ANALYSER_RESTARTS = Metric(
     "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again.", _MODEL
 )
 TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.", _MODEL)
+TAP_UNFOLLOWED = Metric(
+    "pegel_tap_unfollowed_connections_total", "counter",
+    "How often a connection could be followed no longer: its requests are not counted from there on.",
+    (*_MODEL, "reason"),
+)  # fmt: skip
+TAP_UNWATCHED = Metric(
+    "pegel_tap_unwatched_seconds_total", "counter",
+    "Seconds in which at least one connection was open that could not be followed.", _MODEL,
+)  # fmt: skip
 TAP_ADMIN_REFUSED = Metric(
     "pegel_tap_admin_connections_refused_total", "counter",
     "Connections to the admin port, and to a sink's, that were closed to make room for new ones.", _MODEL,

@@ -10,24 +10,35 @@ from pegel_exporters.catalogue import (
 )
 
 from pegel_rules.model import Alert, Group, Record, Settings
-from pegel_rules.promql import BY_MODEL, MODEL_LABELS, MODEL_WORDS, beyond_threshold, recorded
+from pegel_rules.promql import (
+    BY_MODEL,
+    MODEL_LABELS,
+    MODEL_WORDS,
+    of_each_replica,
+    query,
+    recorded,
+    resolved_threshold,
+    threshold_of_models,
+)
 from pegel_rules.thresholds import ACCURACY_ALERT
 
 DROP_ALERT = "ModelAccuracyDrop"
 
 ACCURACY = recorded(MODEL_ACCURACY, "avg")
+JUDGED = recorded(MODEL_ACCURACY_LABELS, "sum")
+UPPER = recorded(MODEL_ACCURACY, "wilson_upper")
 ESTIMATED = recorded(MODEL_ACCURACY_ESTIMATED, "avg")
 EVIDENCE = recorded(ACCURACY_DROP_EVIDENCE, "avg")
 LIMIT = recorded(ACCURACY_DROP_EVIDENCE_LIMIT, "max")
 NEW_LABELS = recorded(LABELS, "increase2d")
 
+_Z = 1.96
+"""Of the 95 % interval by Wilson (1927)."""
 _NEWS_SECONDS = 2 * 86_400
 """Labels that come once a night may be late one morning."""
 
 _ACCURACY_NOW = (
-    "{{ with printf `"
-    f"{ACCURACY}{{cluster=%q,namespace=%q,model_name=%q,model_version=%q}}` "
-    "$labels.cluster $labels.namespace $labels.model_name $labels.model_version | query }}"
+    f"{{{{ with {query(ACCURACY + '{*}', MODEL_LABELS)} }}}}"
     " It is right in {{ . | first | value | humanizePercentage }} of the recently labelled rows.{{ end }}"
 )
 
@@ -42,12 +53,23 @@ def group(settings: Settings) -> Group:
     return Group(
         name="pegel-accuracy",
         rules=(
+            Record(name=JUDGED, expr=f"sum {BY_MODEL} ({of_each_replica(MODEL_LABELS, MODEL_ACCURACY_LABELS.name)})"),
             Record(
                 name=ACCURACY,
                 expr=f"""\
-sum {BY_MODEL} ({MODEL_ACCURACY.name} * {MODEL_ACCURACY_LABELS.name})
+sum {BY_MODEL} ({of_each_replica(MODEL_LABELS, f"{MODEL_ACCURACY.name} * {MODEL_ACCURACY_LABELS.name}")})
 /
-sum {BY_MODEL} ({MODEL_ACCURACY_LABELS.name})""",
+{JUDGED}""",
+            ),
+            resolved_threshold(ACCURACY, alert=ACCURACY_ALERT),
+            Record(
+                name=UPPER,
+                expr=f"""\
+(
+  {ACCURACY} + {_Z**2 / 2:.6g} / {JUDGED}
+  + {_Z:g} * sqrt({ACCURACY} * (1 - {ACCURACY}) / {JUDGED} + {_Z**2 / 4:.6g} / {JUDGED} ^ 2)
+)
+/ (1 + {_Z**2:.6g} / {JUDGED})""",
             ),
             Record(name=ESTIMATED, expr=f"avg {BY_MODEL} ({MODEL_ACCURACY_ESTIMATED.name})"),
             Record(name=EVIDENCE, expr=f"log10(avg {BY_MODEL} (10 ^ {ACCURACY_DROP_EVIDENCE.name}))"),
@@ -59,13 +81,22 @@ sum {BY_MODEL} (increase({LABELS.name}{{outcome="matched"}}[{settings.duration(_
             ),
             Alert(
                 name=ACCURACY_ALERT,
-                expr=_while_labels_come(beyond_threshold(ACCURACY, "<", alert=ACCURACY_ALERT)),
+                # Starts when chance doesn't explain it, at the upper end of the interval, and ends at the value itself:
+                # accuracy that lies at its threshold would start and end it all day long.
+                expr=_while_labels_come(
+                    f"""\
+{ACCURACY} < {threshold_of_models(ACCURACY_ALERT)}
+  and {UPPER} < {threshold_of_models(ACCURACY_ALERT)}
+or
+{ACCURACY} < {threshold_of_models(ACCURACY_ALERT)}
+  and on ({MODEL_LABELS}) ALERTS{{alertname="{ACCURACY_ALERT}",alertstate="firing"}}"""
+                ),
                 wait=settings.duration(300),
                 severity="warning",
                 summary="Model accuracy below its threshold",
                 description=(
-                    f"{MODEL_WORDS} is right in {{{{ $value | humanizePercentage }}}} of the recently labelled rows, "
-                    "less than its threshold."
+                    f"{MODEL_WORDS} is right less often than its threshold asks for, by more than chance explains."
+                    f"{_ACCURACY_NOW}"
                 ),
             ),
             Alert(

@@ -8,7 +8,15 @@ from pegel_exporters.catalogue import (
 )
 
 from pegel_rules.model import Alert, Group, Record, Settings
-from pegel_rules.promql import BY_MODEL, MODEL_LABELS, MODEL_WORDS, beyond_threshold, recorded
+from pegel_rules.promql import (
+    BY_MODEL,
+    MODEL_LABELS,
+    MODEL_WORDS,
+    query,
+    recorded,
+    resolved_threshold,
+    threshold_of_models,
+)
 from pegel_rules.thresholds import BROAD_ALERT, RISING_ALERT
 
 DETECTED_ALERT = "DataDriftDetected"
@@ -16,11 +24,10 @@ DETECTED_ALERT = "DataDriftDetected"
 EVIDENCE = recorded(DRIFT_EVIDENCE, "avg")
 LIMIT = recorded(DRIFT_EVIDENCE_LIMIT, "max")
 SCORE = recorded(DATA_DRIFT_SCORE, "avg")
+RISE = recorded(DATA_DRIFT_SCORE, "rise1h")
 
 _STRONGEST_FEATURE = (
-    "{{ with printf `topk(1, avg by (feature) (10 ^ "
-    f"{FEATURE_DRIFT_EVIDENCE.name}{{cluster=%q,namespace=%q,model_name=%q,model_version=%q}}))` "
-    "$labels.cluster $labels.namespace $labels.model_name $labels.model_version | query }}"
+    f"{{{{ with {query(f'topk(1, avg by (feature) (10 ^ {FEATURE_DRIFT_EVIDENCE.name}{{*}}))', MODEL_LABELS)} }}}}"
     " The strongest evidence is in feature {{ . | first | label `feature` }}.{{ end }}"
 )
 
@@ -38,6 +45,10 @@ def group(settings: Settings) -> Group:
             Record(name=EVIDENCE, expr=f"log10(avg {BY_MODEL} (10 ^ {DRIFT_EVIDENCE.name}))"),
             Record(name=LIMIT, expr=f"max {BY_MODEL} ({DRIFT_EVIDENCE_LIMIT.name})"),
             Record(name=SCORE, expr=f"avg {BY_MODEL} ({DATA_DRIFT_SCORE.name})"),
+            Record(
+                name=RISE, expr=f"avg_over_time({SCORE}[{recent}]) - avg_over_time({SCORE}[{recent}] offset {earlier})"
+            ),
+            *(resolved_threshold(SCORE, alert=alert) for alert in (RISING_ALERT, BROAD_ALERT)),
             Alert(
                 name=DETECTED_ALERT,
                 # Starts at the limit and ends at half of it, as the detector itself does.
@@ -58,11 +69,7 @@ or
             ),
             Alert(
                 name=RISING_ALERT,
-                expr=beyond_threshold(
-                    f"(avg_over_time({SCORE}[{recent}]) - avg_over_time({SCORE}[{recent}] offset {earlier}))",
-                    ">",
-                    alert=RISING_ALERT,
-                ),
+                expr=f"{RISE} > {threshold_of_models(RISING_ALERT)}",
                 wait=settings.duration(300),
                 severity="warning",
                 summary="More and more features drift",
@@ -73,7 +80,7 @@ or
             ),
             Alert(
                 name=BROAD_ALERT,
-                expr=beyond_threshold(SCORE, ">", alert=BROAD_ALERT),
+                expr=f"{SCORE} > {threshold_of_models(BROAD_ALERT)}",
                 wait=settings.duration(600),
                 severity="warning",
                 summary="Much of the model's data has drifted",

@@ -48,6 +48,7 @@ def _rule(rule: Record | Alert) -> Mapping[str, Any]:
         "alert": rule.name,
         "expr": rule.expr,
         "for": rule.wait,
+        **({"keep_firing_for": rule.keep} if rule.keep else {}),
         "labels": {"severity": rule.severity},
         "annotations": {
             "summary": rule.summary,

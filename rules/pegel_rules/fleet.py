@@ -25,7 +25,15 @@ from pegel_exporters.catalogue import (
 )
 
 from pegel_rules.model import Alert, Group, Record, Settings
-from pegel_rules.promql import BY_MODEL, MODEL_LABELS, MODEL_WORDS, THRESHOLD, recorded
+from pegel_rules.promql import (
+    BY_MODEL,
+    MODEL_LABELS,
+    MODEL_WORDS,
+    of_each_replica,
+    recorded,
+    resolved_threshold,
+    threshold_of_models,
+)
 from pegel_rules.thresholds import FLEET_ALERT
 
 FEATURE_LABELS = f"{MODEL_LABELS}, feature, reference"
@@ -115,7 +123,9 @@ def _pieces(settings: Settings) -> Iterator[Record]:
         (FEATURE_ROWS, FIVE_MINUTES, HOURS),
         (FEATURE_EXPECTED_ROWS, EXPECTED_FIVE_MINUTES, EXPECTED_HOURS),
     ):
-        yield Record(name=five_minutes, expr=f"sum {BY_BIN} (increase({counter.name}[{step}]))")
+        yield Record(
+            name=five_minutes, expr=f"sum {BY_BIN} ({of_each_replica(BIN_LABELS, f'increase({counter.name}[{step}])')})"
+        )
         yield Record(
             name=hours,
             # Once an hour: hours that overlap would count rows twice.
@@ -144,16 +154,9 @@ def _budget() -> Iterator[Record]:
     N = 30·T/W looks at a window of length W. With y = −2·ln α − ln 2π, sqrt(y − ln(y − ln y)) is above the upper
     quantile of α, by less than 0.05 for any α up to 1/500.
     """
-    own = f'{THRESHOLD}{{alert="{FLEET_ALERT}",model_name!=""}}'
-    default = f'{THRESHOLD}{{alert="{FLEET_ALERT}",model_name=""}}'
     features = f"count {BY_MODEL} ({BINS})"
-    yield Record(
-        name=FEATURES,
-        expr=f"""\
-{features} / on (model_name) group_left () (max by (model_name) ({own}) * {SHARE_OF_BUDGET:g})
-or
-{features} / on () group_left () (max ({default}) * {SHARE_OF_BUDGET:g})""",
-    )
+    yield resolved_threshold(features, alert=FLEET_ALERT)
+    yield Record(name=FEATURES, expr=f"{features} / ({threshold_of_models(FLEET_ALERT)} * {SHARE_OF_BUDGET:g})")
     for window in WINDOWS:
         looks = len(WINDOWS) * LOOKS_PER_WINDOW * BUDGET_DAYS * 24 / window.hours
         yield Record(

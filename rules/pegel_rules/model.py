@@ -50,14 +50,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """An alerting rule. `wait` is its `for`; summary and description are Prometheus templates."""
+    """An alerting rule. `wait` is its `for`, `keep` its `keep_firing_for`: how long it goes on after its expression has
+    ended, for faults that last longer than what shows them. Summary and description are Prometheus templates."""
 
     name: str
     expr: str
     wait: str
-    severity: Literal["critical", "warning"]
+    severity: Literal["critical", "warning", "info"]
     summary: str
     description: str
+    keep: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,9 @@ FLEET_ALERT = "DataDriftFleet"
 RISING_CHANGE = 0.3
 BROAD_SHARE = 0.5
 FALSE_ALARMS = 1.0
-"""In 30 days, of all alerts of a model together."""
+"""In 30 days, of DataDriftDetected, DataDriftFleet, ModelAccuracyDrop and prediction drift of a model together. Alerts
+that compare with the other thresholds here (accuracy, rising, broad) have no budget: how often they start by chance
+depends on where the threshold lies."""
 
 
 def group(settings: Settings) -> Group:

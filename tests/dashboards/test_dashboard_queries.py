@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from pegel_dashboards import dashboards, queries
+from pegel_dashboards.grafana import LONGEST_SCRAPE_INTERVAL
 from pegel_rules import Record, Settings, groups
 from prometheus_with_data import Prometheus, Series, prometheus
 
@@ -179,13 +180,11 @@ def test_the_evidence_of_a_drop_is_averaged_as_it_is_not_its_logarithm(server):
 
 
 def test_the_accuracy_shown_is_the_accuracy_that_the_alert_judges(server):
-    (rule,) = [
-        rule
-        for group in groups(Settings())
-        for rule in group.rules
-        if isinstance(rule, Record) and rule.name == "namespace_model:ml_model_accuracy:avg"
-    ]
-    assert asked(server, "Model Accuracy") == server.query(rule.expr)
+    recorded = {
+        rule.name: rule.expr for group in groups(Settings()) for rule in group.rules if isinstance(rule, Record)
+    }
+    judged = recorded[ACCURACY].replace(JUDGED, f"({recorded[JUDGED]})")
+    assert asked(server, "Model Accuracy") == server.query(judged)
 
 
 def test_the_default_threshold_is_shown_beside_the_models_own(server):
@@ -288,3 +287,10 @@ def test_one_feature_is_chosen_at_a_time_and_windows_all_at_first():
     assert not choices["feature"]["includeAll"]
     assert not choices["feature"]["multi"]
     assert choices["window"]["current"]["value"] == ["$__all"]
+
+
+def test_a_rate_has_values_where_prometheus_scrapes_once_a_minute() -> None:
+    targets = [target for board in dashboards().values() for panel in board["panels"] for target in panel["targets"]]
+    rates = [target for target in targets if "$__rate_interval" in target["expr"]]
+    assert rates
+    assert {target["interval"] for target in rates} == {LONGEST_SCRAPE_INTERVAL}

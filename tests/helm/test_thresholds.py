@@ -24,7 +24,7 @@ def accuracy(name: str, value: float, **labels: str) -> dict[str, str]:
     """A replica with that accuracy of 500 rows, to which labels come for two hours."""
     return {
         model(name, metric="ml_model_accuracy", **labels): f"{value}+0x120",
-        model(name, metric="ml_model_accuracy_labels", **labels): "500+0x120",
+        model(name, metric="ml_model_accuracy_labels", **labels): "50000+0x120",
         model(name, metric="ml_labels_total", outcome="matched", **labels): "0+10x120",
     }
 

@@ -314,7 +314,8 @@ def test_half_of_the_features_is_broad_only_above_the_threshold(folder):
     [
         (
             "ModelAccuracyDrift", "warning", "Model accuracy below its threshold",
-            "churn 3 in namespace shop is right in 81.2% of the recently labelled rows, less than its threshold.",
+            "churn 3 in namespace shop is right less often than its threshold asks for, by more than chance explains. "
+            "It is right in 81.2% of the recently labelled rows.",
         ),
         (
             "ModelAccuracyDrop", "critical", "The model is right less often than on its reference",
