@@ -46,6 +46,8 @@ MAX_LISTS = 50_000
 OUT_OF_MEMORY = 3
 """Exit code at the memory limit."""
 _NICENESS = 10
+_MAX_DIGITS = 640
+"""Of an integer: Python's time for one grows with the square of them. No float64 has half as many."""
 _MIN_GROWTH_BYTES = 16 << 20
 _NOT_SMALL = 200
 _LOG_UNDECODABLE_EVERY_SECONDS = 60.0
@@ -300,6 +302,7 @@ def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=AnalyserSettings)
     logs.set_up(settings.log_format)
     os.nice(_NICENESS)
+    sys.set_int_max_str_digits(_MAX_DIGITS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the forwarder's: it drains, then ends this
     try:
         analyser = _analyser(settings, time.time())

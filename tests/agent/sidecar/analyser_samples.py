@@ -39,13 +39,19 @@ def exchange(
     instances: Sequence[Any], predictions: Sequence[Any], *, request_id: str | None = None
 ) -> tuple[bytes, bytes]:
     """A TF Serving request and its answer."""
-    asked = json.dumps({"instances": instances}).encode()
-    answered = json.dumps({"predictions": predictions}).encode()
+    return raw_exchange(
+        json.dumps({"instances": instances}), json.dumps({"predictions": predictions}), request_id=request_id
+    )
+
+
+def raw_exchange(
+    asked: str, answered: str, *, request_id: str | None = None, target: str = "/v1/models/houses:predict"
+) -> tuple[bytes, bytes]:
+    """The same with bodies as they are written."""
     named = f"X-Request-Id: {request_id}\r\n" if request_id else ""
     return (
-        f"POST /v1/models/houses:predict HTTP/1.1\r\nHost: a\r\n{named}Content-Length: {len(asked)}\r\n\r\n".encode()
-        + asked,
-        f"HTTP/1.1 200 OK\r\nContent-Length: {len(answered)}\r\n\r\n".encode() + answered,
+        f"POST {target} HTTP/1.1\r\nHost: a\r\n{named}Content-Length: {len(asked)}\r\n\r\n{asked}".encode(),
+        f"HTTP/1.1 200 OK\r\nContent-Length: {len(answered)}\r\n\r\n{answered}".encode(),
     )
 
 
@@ -76,6 +82,10 @@ class Running:
     def get(self, path: str) -> httpx.Response:
         tap = msgspec.json.encode(frames.TapState(requests=7)).decode()
         return self.http.get(path, headers={frames.TAP_STATE_HEADER: tap})
+
+    def processor_seconds(self) -> float:
+        """What it has used so far."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def memory(self, line: str = "VmRSS:") -> int:
         """Bytes of a line of /proc/PID/status."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from analyser_samples import FEATURES, MODEL, analyser, exchange, frame, profile
+from analyser_samples import FEATURES, MODEL, analyser, exchange, frame, profile, raw_exchange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pegel_agent.reference import profile as profiles
@@ -328,6 +328,45 @@ class TestTheProcess:
                 running.exchanges.sendall(frame(*exchange(instances, [1])))
             assert running.acknowledged(len(hostile))[1] == len(hostile)
             assert running.memory("VmHWM:") < most
+
+    def test_no_body_costs_more_than_a_few_others_of_its_size(self, tmp_path: Path) -> None:
+        rng = np.random.default_rng(8)
+        usual = [f"[{a!r}, {b!r}, 1]" for a, b in rng.normal(size=(4_000, 2)).tolist()]
+        hostile = {
+            "the largest numbers": "[1e308, -1e308, 1]",
+            "with zeros before the exponent": "[1E+000308, -1e00308, 1]",
+            "the smallest numbers": "[1e-320, 4.9406564584124654e-324, 1]",
+            "halfway between two numbers": "[1e23, 137641693691903170817e82, 8e23]",
+            "the largest beside text": '["a", 1e308, -1.5e307]',
+            "the largest as columns have it": "[1e290, -1.25e295, 1e+302]",
+            "integers of thousands of digits": f"[{'9' * 4_000}, 1, NaN]",
+            "one long fraction": f"[0.{'1234567890' * 1_000}, 1, NaN]",
+            "tokens that JSON doesn't have": "[NaN, Infinity, -Infinity]",
+            "numbers as text": '["0.123456789", "1e308", "1"]',
+            "text where numbers are expected": '["0xdeadbeef", "a", true]',
+            "names again and again": '{"f0": 1, "f1": 1, "f0": 1, "f2": 3}',
+            "names in another order": '{"f1": 1e305, "f0": 1, "f2": 3}',
+        }
+        with analyser(tmp_path, SMALL) as running:
+
+            def cost(row: str | list[str]) -> float:
+                """Processor seconds for a body of about 150 kB."""
+                rows = row if isinstance(row, list) else [row] * min(9_000, 150_000 // len(row))
+                rows = rows[: 150_000 // (sum(map(len, rows)) // len(rows))]
+                sent = frame(
+                    *raw_exchange(f'{{"instances": [{", ".join(rows)}]}}', json.dumps({"predictions": [1] * len(rows)}))
+                )
+                before = running.processor_seconds()
+                for _ in range(8):
+                    running.exchanges.sendall(sent)
+                running.acknowledged(8)
+                return running.processor_seconds() - before
+
+            cost(usual)
+            usually = cost(usual)
+            costs = {name: cost(row) / usually for name, row in hostile.items()}
+        # It was 170 for the largest, 90 for the smallest.
+        assert max(costs.values()) < 20, costs
 
     def test_at_its_memory_limit_it_ends_with_one_line(self, tmp_path: Path) -> None:
         with analyser(tmp_path, None, memory_bytes=1) as running:

@@ -1,6 +1,5 @@
 """Nested JSON lists to blocks: the shape is checked, deeper tensors become one row of columns each."""
 
-import math
 from collections.abc import Iterable, Set
 from itertools import chain
 from types import NoneType
@@ -154,13 +153,12 @@ def _numbers(values: list[Any]) -> NDArray[np.float64]:
 
 def _texts(values: list[Any]) -> NDArray[Any]:
     texts = np.empty(len(values), dtype=object)
-    texts[:] = [value if type(value) is str else _text(value) for value in values]
+    texts[:] = [
+        value if type(value) is str
+        else None if value is None or value != value  # noqa: PLR0124 - NaN
+        else repr(value).removesuffix(".0") if type(value) is not bool
+        else "true" if value
+        else "false"
+        for value in values
+    ]  # fmt: skip
     return texts
-
-
-def _text(value: bool | float | None) -> str | None:
-    if value is None or (type(value) is float and math.isnan(value)):
-        return None
-    if type(value) is bool:
-        return "true" if value else "false"
-    return repr(value).removesuffix(".0")

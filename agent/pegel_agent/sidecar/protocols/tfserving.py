@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from pegel_agent.sidecar.protocols.messages import parse, request_id, require_success
+from pegel_agent.sidecar.protocols.messages import is_costly, parse, request_id, require_success
 from pegel_agent.sidecar.protocols.records import Block, Exchange, Inference, Undecodable
 from pegel_agent.sidecar.protocols.tensors import (
     MAX_COLUMNS,
@@ -57,14 +57,22 @@ def decode(exchange: Exchange) -> Inference:
 
 
 def _asked(body: bytes) -> tuple[Any, int, tuple[Block, ...]]:
-    try:
-        # Most requests are a list of lists of numbers; a decoder that expects them saves looking at every type again.
-        numbers = _MATRIX.decode(body)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    numbers = _matrix(body)
+    if numbers is None:
         asked = parse(body, _REQUEST)
         return asked.id, *_side(by_row=asked.instances, by_column=asked.inputs)
     check_rows(len(numbers.instances))
     return numbers.id, len(numbers.instances), (matrix(numbers.instances),)
+
+
+def _matrix(body: bytes) -> _Matrix | None:
+    """A list of lists of numbers, as most requests are: to expect it saves looking at every type again."""
+    if is_costly(body):
+        return None
+    try:
+        return _MATRIX.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _side(*, by_row: Any, by_column: Any) -> tuple[int, tuple[Block, ...]]:
