@@ -39,8 +39,12 @@ class Size:
     pause_ms: int
 
     @property
+    def model(self) -> str:
+        return f"m{self.rows}"
+
+    @property
     def target(self) -> str:
-        return f"/v1/models/m{self.rows}:predict"
+        return f"/v1/models/{self.model}:predict"
 
 
 SIZES = (Size("0.5 KB", 2, 4), Size("9 KB", 53, 12))
@@ -121,6 +125,7 @@ class Servers:
 @contextlib.contextmanager
 def servers(folder: Path, profile: Path, load_cores: set[int], tap_cores: set[int]) -> Iterator[Servers]:
     """Start them; what is measured shares one core, load and model have the others."""
+    served = ",".join(size.model for size in SIZES)
     answers = {size.target: json.dumps({"predictions": [[0.25, 0.75]] * size.rows}) for size in SIZES}
     with contextlib.ExitStack() as running:
         behind = running.enter_context(model(folder, answers, load_cores))
@@ -128,7 +133,9 @@ def servers(folder: Path, profile: Path, load_cores: set[int], tap_cores: set[in
             behind,
             running.enter_context(nginx_proxy(folder, behind.port, tap_cores)),
             running.enter_context(forwarder(folder, behind.port, tap_cores)),
-            running.enter_context(sidecar(folder, behind.port, tap_cores, profile=profile, window=WINDOW)),
+            running.enter_context(
+                sidecar(folder, behind.port, tap_cores, profile=profile, window=WINDOW, served=served)
+            ),
         )
 
 

@@ -69,13 +69,15 @@ def forwarder(folder: Path, upstream: int, cores: set[int]) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def sidecar(folder: Path, upstream: int, cores: set[int], *, profile: Path, window: str) -> Iterator[Server]:
-    """All of `pegel sidecar`, once its analyser is up."""
+def sidecar(
+    folder: Path, upstream: int, cores: set[int], *, profile: Path, window: str, served: str
+) -> Iterator[Server]:
+    """All of `pegel sidecar`, once its analyser is up; the model is served by these names."""
     port, admin = free_port(), free_port()
     command = [
         str(Path(sys.executable).with_name("pegel")), "sidecar", "--listen", f"127.0.0.1:{port}",
         "--upstream", f"127.0.0.1:{upstream}", "--admin", f"127.0.0.1:{admin}",
-        "--profile", str(profile), "--window", window, "--lame-duck", "0",
+        "--profile", str(profile), "--window", window, "--lame-duck", "0", "--served-model", served,
     ]  # fmt: skip
     with _process(command, folder / "sidecar.log", cores) as process:
         wait_for_port(admin)

@@ -223,6 +223,12 @@ REFERENCE_CREATED = Metric(
 TAP_EXCHANGES = Metric(
     "pegel_tap_exchanges_total", "counter", "Exchanges by what became of their copy.", (*_MODEL, "outcome")
 )
+TAP_OTHER_MODEL_REQUESTS = Metric(
+    "pegel_tap_other_model_requests_total", "counter",
+    "Requests for other models or versions than the served one, by the status of their answer, none without one:"
+    " forwarded, not read, and counted nowhere else. Until it is known which name is the model's, all count as its.",
+    (*_MODEL, "code"),
+)  # fmt: skip
 TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", (*_MODEL, "direction"))
 TAP_CONNECTIONS = Metric("pegel_tap_connections", "gauge", "Open client connections.", _MODEL)
 TAP_ANALYSER_RESTARTS = Metric(

@@ -31,7 +31,8 @@ _OUTCOMES: Mapping[c.Metric, tuple[str, ...]] = {
 NEVER = (
     "Rows, requests and answers. They are counted in memory and forgotten, after 1,024 rows at the latest. Nothing of "
     "them is written to a disk, or sent to anyone but the model and the client.",
-    "Who asked: addresses, headers, paths and tokens of clients. They are passed on to the model and not kept.",
+    "Who asked: addresses, headers, paths and tokens of clients. They are passed on to the model and not kept, but for "
+    "the name in the first path that the model answered with success: it is shown and logged as the model's.",
     "Ids of requests and labels. What a label is joined by stays in memory until newer ones take its place, and ends "
     "with the process.",
     "Names or categories that the profile does not have. They count as `other`, `below`, `above` or `missing`, as the "
@@ -39,7 +40,8 @@ NEVER = (
     "Values in log lines. A line says what happened and how often, never what a request or a label held.",
 )
 BESIDES = (
-    "`/` and `/api/status`, for people: the model's name, version and address, what traffic did (requests, errors, "
+    "`/` and `/api/status`, for people: the model's name, version and address, the name by which it is served, how "
+    "many requests were for others, what traffic did (requests, errors, "
     "durations), accuracy, evidence over time, and for each feature the share of rows in each of its bins, in the "
     "reference and in the last eight windows. These are the bins below, and nothing of a single request.",
     "`/healthz` and `/readyz`: whether it lives and whether the model can be reached.",
@@ -184,7 +186,10 @@ def _values(
         "model_version": Values(option, (model[1],)),
         "version": Values("Pegel's own version", pattern=r"[0-9][0-9A-Za-z.+-]*"),
         "protocol": Values(pegel, PROTOCOLS),
-        "code": Values("the status of the model's answer, none without one", pattern="[0-9]{3}|none"),
+        "code": Values(
+            "the status of the model's answer, none without one, other where HTTP has none such",
+            pattern="[1-5][0-9]{2}|none|other",
+        ),
         "direction": Values(pegel, ("to_model", "to_client")),
         "feature": Values(reference, tuple(feature.name for feature in profile.watched)),
         "bin": Values(reference, bins),
@@ -273,7 +278,7 @@ def _words(label: str, values: Values) -> str:
     if label in {"feature", "bin"}:
         return "as in the table of features"
     if label == "code":
-        return "a number of three digits, or `none`"
+        return "a number of three digits, `none` or `other`"
     if values.pattern:
         return "one value"
     return ", ".join(map(_code, values.values))

@@ -38,6 +38,15 @@ _UPSTREAM = "127.0.0.1:8501"
     help="One more port of the model; may be repeated. HTTP/1.1 is watched there too, gRPC is only forwarded.",
 )
 @click.option("--admin", default=":9466", metavar="ADDRESS", help="Metrics, health, feedback and the status page.")
+@click.option(
+    "--served-model", metavar="NAME[,NAME]",
+    help="What the model is called in paths (/v1/models/NAME), or its InferenceService as [NAMESPACE/]NAME[/COMPONENT];"
+    " requests for others are forwarded and counted apart. By default the first whose columns fit.",
+)  # fmt: skip
+@click.option(
+    "--served-version", metavar="V[,V]",
+    help="Requests whose path names another version (/versions/V), or label of one, are another model's.",
+)  # fmt: skip
 @click.option("--model-name", help="Label model_name; by default the profile's, else 'model'.")
 @click.option("--model-version", help="Label model_version; by default the profile's, else '1'.")
 @click.option("--profile", type=click.Path(), help="Reference profile; without one, the first traffic is learned.")
@@ -81,6 +90,8 @@ def command(
     upstream: str | None,
     forward: tuple[str, ...],
     admin: str,
+    served_model: str | None,
+    served_version: str | None,
     model_name: str | None,
     model_version: str | None,
     profile: str | None,
@@ -131,6 +142,8 @@ def command(
     )
     if not 0 <= harmless_drift <= 1:  # NaN is neither
         raise UserError(f"--harmless-drift: {harmless_drift:g} is not between 0 and 1")
+    served_models = _option("--served-model", _listed, served_model)
+    served_versions = _option("--served-version", _listed, served_version)
     size = _option("--window", parse_window, window)
 
     def seconds(text: str) -> float:
@@ -159,6 +172,8 @@ def command(
             version=_installed_version(),
             feedback_token=read_token(feedback_token),
             ending=ending,
+            served_models=served_models,
+            served_versions=served_versions,
             analyser=AnalyserSettings(
                 model_name=model_name,
                 model_version=model_version,
@@ -183,6 +198,16 @@ def _forward(text: str) -> "Forward":
     if not found:
         raise UserError(f"{text!r} is not LISTEN=UPSTREAM; write :15081=127.0.0.1:8500")
     return Forward(Address.parse(listen), Address.parse(upstream))
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """Names with commas; none where the option isn't given."""
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise UserError(f"{text!r} has an empty name in it")
+    return names
 
 
 def _check_ports(listens: "list[tuple[str, Address]]", upstreams: "list[tuple[str, Address]]") -> None:

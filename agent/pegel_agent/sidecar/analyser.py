@@ -62,16 +62,30 @@ class Analyser:
         self._model = model
         self._renderers = {False: Renderer(), True: Renderer()}
         self._undecodable_logged = 0.0
+        self.served_as: str | None = None
+        """The name by which the model is served, once an exchange of it was found to fit."""
         self.analysed = 0
         self.undecodable = 0
 
-    def exchange(self, protocol: str, request: bytes, response: bytes, ended: float) -> None:
-        """Take in one exchange that ended at this Unix time."""
+    def exchange(self, protocol: str, request: bytes, response: bytes, ended: float, name: str = "") -> int:
+        """Take in one exchange that ended at this Unix time; what became of it, by frames.py.
+
+        It is of the model that is served by this name. The first that was answered with success and fits says that the
+        model is that one: nothing of others is taken in from then on. Without a name it is the model's for certain.
+        """
+        if name and self.served_as not in {None, name}:
+            return frames.OTHER_MODEL
+        if not self._take_in(protocol, request, response, ended, name):
+            return frames.UNDECODABLE
+        return frames.ANALYSED
+
+    def _take_in(self, protocol: str, request: bytes, response: bytes, ended: float, name: str) -> bool:
+        """Whether the exchange could be read."""
         try:
             exchange = read_exchange(request, response, max_body_bytes=MAX_BODY_BYTES)
             if not 200 <= exchange.status < 300:  # what a model refuses is not its data, but it is understood
                 self.analysed += 1
-                return
+                return True
             for body in (exchange.request, exchange.response):
                 if len(body) > MAX_LISTS and body.count(b"[") + body.count(b"{") > MAX_LISTS:
                     raise Undecodable("too many lists")
@@ -79,13 +93,16 @@ class Analyser:
             self._monitor.add(inference, ended)
         except Undecodable as reason:
             self._refuse(str(reason))
-            return
+            return False
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             # A mistake of ours on one exchange must not cost the evidence of all others.
             self._refuse(place_of(error))
-            return
+            return False
         self.analysed += 1
+        if name:
+            self.served_as = name
         self._remember(exchange, inference, ended)
+        return True
 
     def _remember(self, exchange: Exchange, inference: Inference, ended: float) -> None:
         """Keep what labels will be compared with."""
@@ -124,7 +141,7 @@ class Analyser:
             return self._feedback(request, now)
         if request.path == frames.PROFILE_PATH:
             return self._profile()
-        tap = msgspec.json.decode(request.headers[frames.TAP_STATE_HEADER], type=frames.TapState)
+        tap = msgspec.json.decode(request.headers[frames.TAP_STATE_HEADER].encode("latin-1"), type=frames.TapState)
         state = self._monitor.state(now=now, tap=tap, accuracy=self._labels.state())
         if request.path == "/api/status":
             return Response(200, msgspec.json.encode(state), "application/json")
@@ -178,11 +195,11 @@ class _Frames(asyncio.Protocol):
         self._analyser = analyser
         self._rest = bytearray()
         self._wanted = frames.HEADER.size
-        self._acknowledged = (0, 0)
+        self._outcomes = bytearray()
+        self._told: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._acknowledged = (self._analyser.analysed, self._analyser.undecodable)
         self._beat()
 
     def data_received(self, data: bytes) -> None:
@@ -196,14 +213,21 @@ class _Frames(asyncio.Protocol):
             at, size = 0, frames.HEADER.size
             self._wanted = size
             while len(data) - at >= size:
-                asked, answered, protocol, _, began, took = frames.HEADER.unpack_from(data, at)
-                middle = at + size + asked
+                asked, answered, protocol, named, _, began, took = frames.HEADER.unpack_from(data, at)
+                start = at + size + named
+                middle = start + asked
                 end = middle + answered
                 if len(data) < end:
                     self._wanted = end - at
                     break
-                self._analyser.exchange(PROTOCOLS[protocol], data[at + size : middle], data[middle:end], began + took)
+                name = data[at + size : start].decode()
+                outcome = self._analyser.exchange(
+                    PROTOCOLS[protocol], data[start:middle], data[middle:end], began + took, name
+                )
+                self._outcomes.append(outcome)
                 at = end
+                if self._analyser.served_as != self._told:
+                    self._acknowledge()
             self._rest += data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -211,10 +235,16 @@ class _Frames(asyncio.Protocol):
 
     def _beat(self) -> None:
         """Acknowledge, even when there is nothing to: silence means that this process hangs."""
-        now = (self._analyser.analysed, self._analyser.undecodable)
-        before, self._acknowledged = self._acknowledged, now
-        self._transport.write(frames.ACKNOWLEDGEMENT.pack(now[0] - before[0], now[1] - before[1]))
+        self._acknowledge()
         self._timer = asyncio.get_running_loop().call_later(frames.ACKNOWLEDGE_EVERY_SECONDS, self._beat)
+
+    def _acknowledge(self) -> None:
+        name = b""
+        if self._analyser.served_as != self._told:  # the sooner the forwarder knows, the less it need send
+            self._told = self._analyser.served_as
+            name = (self._told or "").encode()
+        self._transport.write(frames.ACKNOWLEDGEMENT.pack(len(self._outcomes), len(name)) + self._outcomes + name)
+        self._outcomes.clear()
 
 
 async def _run(settings: AnalyserSettings, analyser: Analyser) -> None:

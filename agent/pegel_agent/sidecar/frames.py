@@ -1,8 +1,9 @@
 """What passes from the forwarder to the analyser, and back, over one stream socket.
 
-An exchange is one frame: this header, the request's bytes, the answer's bytes. Back come acknowledgements: how many
-exchanges were analysed and how many could not be decoded since the last one. What an operator asks of the analyser is
-relayed over a second socket, with the forwarder's own counts in a header.
+An exchange is one frame: this header, whose it may be, the request's bytes, the answer's bytes. Back come
+acknowledgements: what became of each exchange since the last one, in their order, and under which name the model is
+served, once that is known. What an operator asks of the analyser is relayed over a second socket, with the forwarder's
+own counts in a header.
 """
 
 import struct
@@ -12,12 +13,17 @@ import msgspec
 EXCHANGE_SOCKET = "exchanges.sock"
 HTTP_SOCKET = "analyser.sock"
 
-HEADER = struct.Struct("<IIBxHdd")
-"""Bytes of the request, bytes of the answer, protocol (its place in paths.PROTOCOLS), status, Unix time at which the
-request began, seconds it took."""
+HEADER = struct.Struct("<IIBBHdd")
+"""Bytes of the request, bytes of the answer, protocol (its place in paths.PROTOCOLS), bytes of the name, status, Unix
+time at which the request began, seconds it took. The name is empty where the exchange is the model's for certain, else
+it is the one under which the model is served if this exchange is of it."""
+MAX_NAME_BYTES = 255
 
-ACKNOWLEDGEMENT = struct.Struct("<II")
-"""Exchanges analysed and exchanges that could not be decoded since the last acknowledgement."""
+ACKNOWLEDGEMENT = struct.Struct("<IB")
+"""How many outcomes follow, a byte for each exchange, and then how many bytes of the name under which the model is
+served; 0 when it is not known, or was told before."""
+ANALYSED, UNDECODABLE, OTHER_MODEL = range(3)
+"""What became of an exchange."""
 
 ACKNOWLEDGE_EVERY_SECONDS = 0.25
 
@@ -30,6 +36,8 @@ class TapState(msgspec.Struct, frozen=True):
     """The forwarder's exact counts. Durations are in seconds; None without requests.
 
     `refused` counts connections for which the model at `upstream` could not be reached; they are errors too.
+    `served` are the names that the model's own requests have: those that were given, or the one that was found
+    (`served_found`). Requests for other models are counted in `other_model_requests` and nowhere else.
     """
 
     requests: int = 0
@@ -47,3 +55,6 @@ class TapState(msgspec.Struct, frozen=True):
     refused: int = 0
     refused_last_minute: int = 0
     upstream: str = ""
+    served: tuple[str, ...] = ()
+    served_found: bool = False
+    other_model_requests: int = 0

@@ -91,6 +91,9 @@ def _command_lines() -> list[str]:
         (["--upstream", "http://127.0.0.1:8501"], "--upstream"),
         (["--profile", "/nowhere/profile.json"], "/nowhere/profile.json"),
         (["--feedback-token", "/nowhere/token"], "/nowhere/token"),
+        (["--served-model", ""], "--served-model: '' has an empty name in it"),
+        (["--served-model", "a,,b"], "--served-model: 'a,,b' has an empty name in it"),
+        (["--served-version", "1, "], "--served-version: '1, ' has an empty name in it"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

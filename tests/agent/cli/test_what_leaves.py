@@ -160,7 +160,7 @@ def test_each_series_of_a_sidecar_under_unusual_traffic_is_in_the_list_and_nothi
     with model(odd_model) as upstream, tap(upstream, "--profile", str(path), "--window", "5", ready=True) as running:
         odd_traffic(running)
         odd_labels(running)
-        until(lambda: sum(running.copies().values()) >= 20)
+        until(lambda: sum(running.copies().values()) >= 18)
         pages = [running.ask("/metrics")[1].decode()]
         pages.append(running.ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")[1].decode())
         shown = [running.ask(path)[1].decode() for path in ("/", "/api/status")]

@@ -55,9 +55,12 @@ def raw_exchange(
     )
 
 
-def frame(request: bytes, response: bytes, *, ended: float = 1_000.0) -> bytes:
-    header = frames.HEADER.pack(len(request), len(response), PROTOCOLS.index(TFSERVING), 200, ended - 0.25, 0.25)
-    return header + request + response
+def frame(request: bytes, response: bytes, *, ended: float = 1_000.0, name: str = "") -> bytes:
+    """As the forwarder sends it; with the name that the model may be served by, where that isn't known."""
+    header = frames.HEADER.pack(
+        len(request), len(response), PROTOCOLS.index(TFSERVING), len(name.encode()), 200, ended - 0.25, 0.25
+    )
+    return header + name.encode() + request + response
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,25 @@ class Running:
     exchanges: socket.socket
     folder: Path
 
+    def outcomes(self, exchanges: int) -> tuple[bytes, str]:
+        """Wait until so many exchanges are acknowledged: what became of each, and by what name the model is served."""
+        outcomes, names = b"", b""
+        while len(outcomes) < exchanges:
+            header = self._received(frames.ACKNOWLEDGEMENT.size)
+            found, named = frames.ACKNOWLEDGEMENT.unpack(header)
+            outcomes += self._received(found)
+            names += self._received(named)
+        return outcomes, names.decode()
+
     def acknowledged(self, exchanges: int) -> tuple[int, int]:
-        """Wait until so many exchanges are acknowledged: how many were analysed, and undecodable."""
-        analysed = undecodable = 0
-        while analysed + undecodable < exchanges:
-            data = self.exchanges.recv(frames.ACKNOWLEDGEMENT.size, socket.MSG_WAITALL)
-            assert data, "the analyser is gone"
-            one, other = frames.ACKNOWLEDGEMENT.unpack(data)
-            analysed, undecodable = analysed + one, undecodable + other
-        return analysed, undecodable
+        """The same: how many were analysed, and undecodable."""
+        outcomes, _ = self.outcomes(exchanges)
+        return outcomes.count(frames.ANALYSED), outcomes.count(frames.UNDECODABLE)
+
+    def _received(self, size: int) -> bytes:
+        data = self.exchanges.recv(size, socket.MSG_WAITALL) if size else b""
+        assert len(data) == size, "the analyser is gone"
+        return data
 
     def get(self, path: str) -> httpx.Response:
         tap = msgspec.json.encode(frames.TapState(requests=7)).decode()

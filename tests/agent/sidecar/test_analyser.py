@@ -95,6 +95,28 @@ def test_an_exchange_that_the_model_refused_is_analysed_has_no_rows_and_is_not_w
     assert caplog.text == ""
 
 
+def test_the_first_name_that_fits_is_the_model_s_and_nothing_of_others_is_taken_in() -> None:
+    of = small()
+    fits, other = exchange([[1, 2, 3]], [1], request_id="a"), exchange([[1, 2]], [1])
+    refused = (fits[0], fits[1].replace(b"200 OK", b"404 Not Found"))
+    sent = [
+        ("a", other),
+        ("b", refused),
+        ("", fits),
+        ("c", fits),
+        ("a", fits),
+        ("b", refused),
+        ("c", other),
+        ("", fits),
+    ]
+    outcomes = [of.exchange(TFSERVING, *bodies, 0.0, name) for name, bodies in sent]
+    assert outcomes == [
+        frames.UNDECODABLE, frames.ANALYSED, frames.ANALYSED, frames.ANALYSED,
+        frames.OTHER_MODEL, frames.OTHER_MODEL, frames.UNDECODABLE, frames.ANALYSED,
+    ]  # fmt: skip
+    assert (of.served_as, of.analysed, of.undecodable, rows_of(of)) == ("c", 4, 2, 3)
+
+
 def test_a_mistake_on_one_exchange_is_logged_without_its_words_and_costs_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -267,6 +289,14 @@ class TestTheProcess:
 
             running.process.stdin.close()  # type: ignore[union-attr]
             assert running.process.wait(20) == 0
+
+    def test_it_tells_at_once_by_which_name_the_model_is_served_and_what_became_of_each(self, tmp_path: Path) -> None:
+        fits = exchange([[1, 2, 3]], [1])
+        with analyser(tmp_path, SMALL) as running:
+            running.exchanges.sendall(frame(*exchange([[1]], [1]), name="evil") + frame(*fits, name="häuser"))
+            assert running.outcomes(2) == (bytes([frames.UNDECODABLE, frames.ANALYSED]), "häuser")
+            running.exchanges.sendall(frame(*fits, name="evil") + frame(*fits) + frame(*fits, name="häuser"))
+            assert running.outcomes(3) == (bytes([frames.OTHER_MODEL, frames.ANALYSED, frames.ANALYSED]), "")
 
     def test_promtool_finds_nothing_to_say_about_its_page(self, tmp_path: Path) -> None:
         promtool = shutil.which("promtool")

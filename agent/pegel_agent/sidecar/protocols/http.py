@@ -6,10 +6,10 @@ can simply be searched for.
 """
 
 import re
-import zlib
 
 import httptools
 
+from pegel_agent.sidecar.compression import CannotInflateError, inflate
 from pegel_agent.sidecar.protocols.records import Exchange, Undecodable
 
 _KEPT = re.compile(rb"\r\n(content-encoding|transfer-encoding|inference-header-content-length|ce-id|x-request-id):")
@@ -122,26 +122,9 @@ def _body(parts: list[bytes], headers: dict[str, str], max_body_bytes: int) -> b
     if headers.get("transfer-encoding", "chunked").lower() != "chunked":
         raise Undecodable("transfer coding")
     coding = headers.get("content-encoding", "identity").lower()
-    return body if coding == "identity" else _decompressed(body, coding, max_body_bytes)
-
-
-def _decompressed(body: bytes, coding: str, max_body_bytes: int) -> bytes:
-    if coding in {"gzip", "x-gzip"}:
-        window = 16 + zlib.MAX_WBITS
-    elif coding == "deflate":
-        # The standard means zlib's format; some senders mean the bare one. Zlib's first two bytes are a multiple of 31.
-        is_zlib = len(body) > 1 and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0
-        window = zlib.MAX_WBITS if is_zlib else -zlib.MAX_WBITS
-    else:
-        raise Undecodable("content coding")
-    inflate = zlib.decompressobj(window)
+    if coding == "identity":
+        return body
     try:
-        # One byte more than allowed tells a body that is too large from one that just fits.
-        plain = inflate.decompress(body, max_body_bytes + 1)
-    except zlib.error:
-        raise Undecodable("malformed compression") from None
-    if len(plain) > max_body_bytes:
-        raise Undecodable("body too large")
-    if not inflate.eof or inflate.unused_data:
-        raise Undecodable("malformed compression")
-    return plain
+        return inflate(body, coding, max_body_bytes)
+    except CannotInflateError as reason:
+        raise Undecodable(str(reason)) from None

@@ -192,6 +192,21 @@ def refusals(tap: TapState) -> str:
     )
 
 
+def served(tap: TapState) -> str:
+    """By which names the model is served; empty while that is not known."""
+    names = ", ".join(short(name, 40) for name in tap.served)
+    return f"{names} (found)" if names and tap.served_found else names
+
+
+def other_models(tap: TapState) -> str:
+    """What to know of requests for other models; empty without any."""
+    if not tap.other_model_requests:
+        return ""
+    verb = "passes" if tap.other_model_requests == 1 else "pass"
+    requests = counted(tap.other_model_requests, "request")
+    return f"{requests} for other models {verb} by unread: name them with --served-model if they are this model's"
+
+
 def accuracy_in_words(accuracy: AccuracyState) -> str:
     """Why there is no accuracy to show."""
     if accuracy.unknown is not None:
@@ -238,7 +253,7 @@ def verdict(state: ModelState) -> Verdict:
 def _waits_for(state: ModelState) -> str:
     tap, reference = state.tap, state.reference
     if not state.rows and not tap.requests:
-        return "No request has reached the model yet" if tap.refused else "No traffic yet"
+        return _without_requests(tap)
     if not state.rows and tap.undecodable:
         return f"No rows yet: {count(tap.undecodable)} of {counted(tap.requests, 'request')} undecodable"
     if not state.rows:
@@ -252,6 +267,12 @@ def _waits_for(state: ModelState) -> str:
     if not state.windows:
         return f"First window still open: {counted(state.rows, 'row')} so far"
     return ""
+
+
+def _without_requests(tap: TapState) -> str:
+    if tap.other_model_requests:
+        return f"No request for {served(tap) or 'this model'} yet"
+    return "No request has reached the model yet" if tap.refused else "No traffic yet"
 
 
 def _where(features: tuple[FeatureState, ...]) -> str:

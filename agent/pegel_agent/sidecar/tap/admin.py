@@ -140,14 +140,18 @@ class Admin:
             refused=counters.refusals,
             refused_last_minute=counters.refusals_last_minute,
             upstream=" or ".join(map(str, self._upstreams)),
+            served=counters.served.names,
+            served_found=not counters.served.names_given,
+            other_model_requests=counters.other_model_requests,
         )
 
     async def _relay(self, method: str, path: str, body: bytes = b"") -> Response | None:
         """The analyser's answer; None when it has none in time."""
+        state = msgspec.json.encode(self._state()).decode("latin-1")  # as headers are, whatever a model is called
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: analyser\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n"
-            f"{frames.TAP_STATE_HEADER}: {msgspec.json.encode(self._state()).decode()}\r\n\r\n"
+            f"{frames.TAP_STATE_HEADER}: {state}\r\n\r\n"
         )
         writer = None
         turn = self._scrapes if path.startswith("/metrics/") else self._pages

@@ -2,13 +2,15 @@
 
 import logging
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from itertools import accumulate
 
 from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, Histogram, LabelValues
 
+from pegel_agent.sidecar import frames
 from pegel_agent.sidecar.paths import OTHER
+from pegel_agent.sidecar.tap.served import OWN, Served
 from pegel_agent.sidecar.tap.turns import Exchange
 
 log = logging.getLogger("pegel")
@@ -17,6 +19,8 @@ RATE_SECONDS = 15
 REFUSAL_SECONDS = 60
 _OUTCOMES = ("ok", "error", "client_abort", "timeout")
 _NO_ANSWER = "none"
+_MAX_UNDECIDED = 16
+"""Names that may turn out to be the model's, at most; requests for those before them share one tally."""
 
 
 class _Durations:
@@ -26,6 +30,11 @@ class _Durations:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
+
+    def include(self, others: "_Durations") -> None:
+        """Count what some others of the same bounds have counted too."""
+        self._counts = [one + another for one, another in zip(self._counts, others._counts, strict=True)]
+        self._sum += others._sum
 
     def add(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds, seconds)] += 1
@@ -50,25 +59,75 @@ class _Durations:
         return self._bounds[-1]
 
 
-class Counters:
-    """One model's traffic. Not safe for threads; the forwarder has one."""
+class Tally:
+    """The requests of one owner, and what became of their copies. `others` says that they are for other models, so that
+    no copies are wanted."""
 
-    def __init__(self, model_name: str, model_version: str) -> None:
-        self._model = (model_name, model_version)
-        self._requests: Counter[tuple[str, int]] = Counter()
-        self._outcomes = dict.fromkeys(_OUTCOMES, 0)
-        self._durations = _Durations(c.INFERENCE_DURATION.buckets)
-        self._first_bytes = _Durations(c.INFERENCE_FIRST_BYTE.buckets)
-        self._recent: deque[int] = deque([0], maxlen=RATE_SECONDS + 1)
-        self._recent_refusals: deque[int] = deque([0], maxlen=REFUSAL_SECONDS + 1)
-        self._refusals_logged = 0
-        self._log_refusals_in = 0
-        self.refusals = 0
+    def __init__(self, *, others: bool = False) -> None:
+        self.others = others
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.outcomes = dict.fromkeys(_OUTCOMES, 0)
+        self.durations = _Durations(c.INFERENCE_DURATION.buckets)
+        self.first_bytes = _Durations(c.INFERENCE_FIRST_BYTE.buckets)
         self.total = 0
         self.in_flight = 0
         self.analysed = 0
         self.shed = 0
         self.undecodable = 0
+        self._joined: Tally | None = None
+
+    @property
+    def now(self) -> "Tally":
+        """Where these requests are counted by now."""
+        return self if self._joined is None else self._joined.now
+
+    def join(self, other: "Tally") -> None:
+        """Count all that was counted here, and what still will be, in another tally."""
+        other.include(self)
+        self._joined = other
+
+    def include(self, other: "Tally") -> None:
+        """Count what another has counted too."""
+        self.requests += other.requests
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] += count
+        self.durations.include(other.durations)
+        self.first_bytes.include(other.first_bytes)
+        self.total += other.total
+        self.in_flight += other.in_flight
+        self.analysed += other.analysed
+        self.shed += other.shed
+        self.undecodable += other.undecodable
+
+    def copied(self, outcome: int) -> None:
+        """What the analyser acknowledges of a copy."""
+        if outcome == frames.ANALYSED:
+            self.analysed += 1
+        elif outcome == frames.UNDECODABLE:
+            self.undecodable += 1
+
+
+class Counters:
+    """One model's traffic. Not safe for threads; the forwarder has one.
+
+    Before it is known by which name the model is served, requests of all names count as its own, the latest names' each
+    in a tally of its own; then those of the others are taken out.
+    """
+
+    def __init__(self, model_name: str, model_version: str, served: Served | None = None) -> None:
+        self._model = (model_name, model_version)
+        self.served = served or Served()
+        self._own = Tally()
+        self._undecided: OrderedDict[str, Tally] = OrderedDict()
+        """By name, the one that was asked for last at the end."""
+        self._earlier = Tally()
+        """Those of the names before them."""
+        self._others = Tally(others=True)
+        self._recent: deque[int] = deque([0], maxlen=RATE_SECONDS + 1)
+        self._recent_refusals: deque[int] = deque([0], maxlen=REFUSAL_SECONDS + 1)
+        self._refusals_logged = 0
+        self._log_refusals_in = 0
+        self.refusals = 0
         self.restarts = 0
         self.analyser_up = False
         self.admin_refused = 0
@@ -76,36 +135,85 @@ class Counters:
     def begun(self, exchange: Exchange) -> None:
         """A request's headers are complete."""
         if exchange.protocol is not None:
-            self.in_flight += 1
+            tally = exchange.tally = self.tally_of(self.served.owner_by_path(exchange.model))
+            tally.in_flight += 1
+            exchange.unread = tally.others
 
     def ended(self, exchange: Exchange, outcome: str) -> None:
         """An exchange is over."""
         if exchange.protocol is None:
             return
-        self.in_flight -= 1
-        self.total += 1
-        self._outcomes[outcome] += 1
-        self._requests[exchange.protocol, exchange.status] += 1
+        tally: Tally = exchange.tally.now
+        tally.in_flight -= 1
+        tally.total += 1
+        tally.outcomes[outcome] += 1
+        tally.requests[exchange.protocol, exchange.status] += 1
         if exchange.status:
             started = exchange.started
-            self._durations.add(exchange.ended - started)
-            self._first_bytes.add((exchange.first_byte or exchange.ended) - started)
+            tally.durations.add(exchange.ended - started)
+            tally.first_bytes.add((exchange.first_byte or exchange.ended) - started)
         if exchange.protocol is OTHER:
-            self.undecodable += 1
+            tally.undecodable += 1
 
-    def told(self, protocol: str, status: int) -> None:
+    def told(self, tally: Tally, protocol: str, status: int) -> None:
         """Someone else saw an exchange, which was answered; how long that took was not told."""
-        self.total += 1
-        self._outcomes["ok"] += 1
-        self._requests[protocol, status] += 1
+        tally.total += 1
+        tally.outcomes["ok"] += 1
+        tally.requests[protocol, status] += 1
+
+    def tally_of(self, owner: str | None) -> Tally:
+        """Where an owner's requests are counted; see Served."""
+        if owner is None:
+            return self._others
+        if owner == OWN:
+            return self._own
+        tally = self._undecided.get(owner)
+        if tally is None:
+            tally = self._undecided[owner] = Tally()
+            if len(self._undecided) > _MAX_UNDECIDED:
+                self._undecided.popitem(last=False)[1].join(self._earlier)
+        else:
+            self._undecided.move_to_end(owner)
+        return tally
+
+    def found(self, name: str) -> None:
+        """The analyser has found by which name the model is served."""
+        if self.served.found is not None:
+            return
+        self.served.found = name
+        for owner, tally in self._undecided.items():
+            tally.join(self._own if owner == name else self._others)
+        self._undecided.clear()
+        self._earlier.join(self._others)
+        self._earlier = Tally()
+        self._log_found(name)
+
+    @property
+    def _whole(self) -> Tally:
+        """All that is the model's, as far as it is known."""
+        if not self._undecided:
+            return self._own
+        whole = Tally()
+        for tally in (self._own, self._earlier, *self._undecided.values()):
+            whole.include(tally)
+        return whole
+
+    def _log_found(self, name: str) -> None:
+        if self.served.names_given:
+            log.info("of the service's components %s is watched, as its rows fit and came first", name)
+            return
+        log.info(
+            "the model is served as %s: the first name whose columns fit. Requests for others are forwarded, counted"
+            " apart and not read; --served-model says what is to be read", name,
+        )  # fmt: skip
 
     def unfollowed(self) -> None:
         """A connection's exchanges can be followed no longer."""
-        self.undecodable += 1
+        self._own.undecodable += 1
 
     def refused(self) -> None:
         """The model could not be reached for a client's connection; its request, if any, was never read."""
-        self._outcomes["error"] += 1
+        self._own.outcomes["error"] += 1
         self.refusals += 1
 
     def admin_gave_way(self) -> None:
@@ -114,7 +222,7 @@ class Counters:
 
     def crowded_out(self) -> None:
         """There was no room for a client's connection: no fault of the model's, but the client's request failed."""
-        self._outcomes["error"] += 1
+        self._own.outcomes["error"] += 1
 
     def tick(self) -> None:
         """A second has passed. Says once a minute, at most, that the model refuses."""
@@ -138,40 +246,75 @@ class Counters:
     def requests_per_second(self) -> float:
         """Over the last 15 seconds, or since the start where that is less."""
         seconds = len(self._recent) - 1
-        return (self._recent[-1] - self._recent[0]) / seconds if seconds else 0.0
+        return max(0, self._recent[-1] - self._recent[0]) / seconds if seconds else 0.0
 
     @property
     def errors(self) -> int:
         """Requests that the model failed: status 5xx, no answer or a broken one."""
-        return self._outcomes["error"] + self._outcomes["timeout"]
+        outcomes = self._whole.outcomes
+        return outcomes["error"] + outcomes["timeout"]
+
+    @property
+    def total(self) -> int:
+        """Requests that are over."""
+        return self._whole.total
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self._whole.in_flight
+
+    @property
+    def analysed(self) -> int:
+        """Exchanges of which the analyser has read a copy."""
+        return self._whole.analysed
+
+    @property
+    def shed(self) -> int:
+        """Exchanges of which it got none."""
+        return self._whole.shed
+
+    @property
+    def undecodable(self) -> int:
+        """Exchanges, or the rest of a connection, that could not be read."""
+        return self._whole.undecodable
+
+    @property
+    def other_model_requests(self) -> int:
+        """Requests for other models that are over."""
+        return self._others.total
 
     def quantile(self, share: float) -> float | None:
         """Seconds that this share of the answers took at most, since the start."""
-        return self._durations.quantile(share)
+        return self._whole.durations.quantile(share)
 
     def families(self, *, connections: int, bytes_to_model: int, bytes_to_client: int, version: str) -> list[Family]:
         """The forwarder's part of the page."""
         model = self._model
-        requests: dict[LabelValues, float] = {
-            (*model, protocol, str(status) if status else _NO_ANSWER): float(count)
-            for (protocol, status), count in self._requests.items()
-        }
+        whole = self._whole
+        requests: Counter[LabelValues] = Counter()
+        for (protocol, status), count in whole.requests.items():
+            requests[(*model, protocol, _code(status))] += count
+        others: Counter[LabelValues] = Counter({(*model, "200"): 0})
+        for (_, status), count in self._others.requests.items():
+            others[(*model, _code(status))] += count
         return [
             Family(c.BUILD_INFO, {(*model, version): 1.0}),
-            Family(c.INFERENCE_REQUESTS, requests),
-            Family(c.INFERENCE_DURATION, {model: self._durations.snapshot()}),
-            Family(c.INFERENCE_FIRST_BYTE, {model: self._first_bytes.snapshot()}),
-            Family(c.INFERENCE_IN_FLIGHT, {model: float(self.in_flight)}),
-            Family(c.INFERENCE_OUTCOMES, {(*model, name): float(n) for name, n in self._outcomes.items()}),
+            Family(c.INFERENCE_REQUESTS, _floats(requests)),
+            Family(c.INFERENCE_DURATION, {model: whole.durations.snapshot()}),
+            Family(c.INFERENCE_FIRST_BYTE, {model: whole.first_bytes.snapshot()}),
+            Family(c.INFERENCE_IN_FLIGHT, {model: float(whole.in_flight)}),
+            Family(c.INFERENCE_OUTCOMES, {(*model, name): float(n) for name, n in whole.outcomes.items()}),
             Family(c.INFERENCE_RATE, {model: self.requests_per_second}),
             Family(
                 c.TAP_EXCHANGES,
                 {
-                    (*model, "analysed"): float(self.analysed),
-                    (*model, "shed"): float(self.shed),
-                    (*model, "undecodable"): float(self.undecodable),
+                    (*model, "analysed"): float(whole.analysed),
+                    (*model, "shed"): float(whole.shed),
+                    (*model, "undecodable"): float(whole.undecodable),
                 },
             ),
+            Family(c.TAP_OTHER_MODEL_REQUESTS, _floats(others)),
             Family(
                 c.TAP_BYTES,
                 {(*model, "to_model"): float(bytes_to_model), (*model, "to_client"): float(bytes_to_client)},
@@ -181,3 +324,14 @@ class Counters:
             Family(c.TAP_ANALYSER_UP, {model: float(self.analyser_up)}),
             Family(c.TAP_ADMIN_REFUSED, {model: float(self.admin_refused)}),
         ]
+
+
+def _floats(counts: Counter[LabelValues]) -> dict[LabelValues, float]:
+    return {labels: float(count) for labels, count in counts.items()}
+
+
+def _code(status: int) -> str:
+    """An answer's status as a label's value: one that HTTP has, so that no server makes more series than those."""
+    if not status:
+        return _NO_ANSWER
+    return str(status) if 100 <= status <= 599 else "other"

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections import deque
 from typing import cast
 
 from pegel_agent.sidecar import frames
 from pegel_agent.sidecar.paths import OTHER, PROTOCOLS
-from pegel_agent.sidecar.tap.counters import Counters
+from pegel_agent.sidecar.tap.counters import Counters, Tally
+from pegel_agent.sidecar.tap.served import OWN
 from pegel_agent.sidecar.tap.turns import Exchange
 
 MAX_WAITING_BYTES = 2 << 20
@@ -26,7 +28,8 @@ class Courier(asyncio.Protocol):
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._flush: asyncio.TimerHandle | None = None
-        self._unacknowledged = 0
+        self._unacknowledged: deque[Tally] = deque()
+        """Where what becomes of the exchanges that the analyser has is counted, in their order."""
         self._acknowledgement = b""
         self.heard = 0.0
         """When the analyser last said something, on the monotonic clock."""
@@ -37,30 +40,44 @@ class Courier(asyncio.Protocol):
         """Offer an exchange that is over."""
         self._counters.ended(exchange, outcome)
         protocol = exchange.protocol
-        if protocol is None or protocol is OTHER or not exchange.status:
+        if protocol is None or protocol is OTHER or not exchange.status or exchange.tally.now.others:
             return
         if exchange.request is None:
-            self._counters.shed += 1
+            exchange.tally.now.shed += 1
             return
         self.offer(
             protocol, exchange.status, exchange.request, exchange.response,
+            owner=self._counters.served.owner_by_path(exchange.model), tally=exchange.tally,
             began=exchange.started, took=exchange.ended - exchange.started,
         )  # fmt: skip
 
     def offer(
-        self, protocol: str, status: int, request: list[bytes], response: list[bytes], *, began: float, took: float
+        self,
+        protocol: str,
+        status: int,
+        request: list[bytes],
+        response: list[bytes],
+        *,
+        owner: str | None,
+        tally: Tally,
+        began: float,
+        took: float,
     ) -> None:
-        """Offer the parts of a request and of its answer, which began at this time of the monotonic clock."""
+        """Offer the parts of a request and of its answer, which began at this time of the monotonic clock.
+
+        They are its owner's (see Served), and what becomes of them is counted in its tally.
+        """
         if self._transport is None or self._batch_bytes + self._transport.get_write_buffer_size() > MAX_WAITING_BYTES:
-            self._counters.shed += 1
+            tally.now.shed += 1
             return
+        name = (owner or OWN).encode()
         asked, answered = b"".join(request), b"".join(response)
         header = frames.HEADER.pack(
-            len(asked), len(answered), _PROTOCOL_NUMBERS[protocol], status, self._epoch + began, took
+            len(asked), len(answered), _PROTOCOL_NUMBERS[protocol], len(name), status, self._epoch + began, took
         )
-        self._batch += (header, asked, answered)
+        self._batch += (header, name, asked, answered)
         self._batch_bytes += len(asked) + len(answered)
-        self._unacknowledged += 1
+        self._unacknowledged.append(tally)
         if self._batch_bytes > _BATCH_BYTES:
             self.flush()
         elif self._flush is None:
@@ -87,16 +104,23 @@ class Courier(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard = time.monotonic()
         data = self._acknowledgement + data
-        whole = len(data) - len(data) % frames.ACKNOWLEDGEMENT.size
-        self._acknowledgement = data[whole:]
-        for analysed, undecodable in frames.ACKNOWLEDGEMENT.iter_unpack(data[:whole]):
-            self._counters.analysed += analysed
-            self._counters.undecodable += undecodable
-            self._unacknowledged -= analysed + undecodable
+        at, size = 0, frames.ACKNOWLEDGEMENT.size
+        while len(data) - at >= size:
+            exchanges, name = frames.ACKNOWLEDGEMENT.unpack_from(data, at)
+            middle = at + size + exchanges
+            if len(data) < middle + name:
+                break
+            for outcome in data[at + size : middle]:
+                self._unacknowledged.popleft().now.copied(outcome)
+            at = middle + name
+            if name:
+                self._counters.found(data[middle:at].decode())
+        self._acknowledgement = data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._counters.analyser_up = False
-        self._counters.shed += self._unacknowledged
-        self._unacknowledged = 0
+        for tally in self._unacknowledged:
+            tally.now.shed += 1
+        self._unacknowledged.clear()
         self.flush()

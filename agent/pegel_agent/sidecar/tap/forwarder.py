@@ -27,6 +27,7 @@ from pegel_agent.sidecar.tap.courier import Courier
 from pegel_agent.sidecar.tap.descriptors import Shares, shared_out
 from pegel_agent.sidecar.tap.leaving import ENDING, Ending, Shutdown, end
 from pegel_agent.sidecar.tap.peers import PATIENCE, Patience
+from pegel_agent.sidecar.tap.served import Served
 from pegel_agent.sidecar.tap.sink import Sink
 from pegel_agent.sidecar.tap.supervisor import keep_running
 from pegel_agent.sidecar.tap.turns import MAX_COPY_BYTES, Observer
@@ -51,9 +52,11 @@ class ForwarderSettings:
     """Where the tap listens, where the model is, where operators look. `analyser` is None to only count.
 
     Without `upstream` it forwards nothing: it listens for the events of KServe's payload logger, and each waits
-    `join_seconds` for its other half. `forwards` are more ports of the model. An analyser that says nothing for
-    `silence_seconds` is started again. `ending` has the times of the end. `keepalive` and `patience` say when a peer of
-    the model's ports counts as gone, on either side, `limits` what clients may take of the admin port and of a sink.
+    `join_seconds` for its other half. `forwards` are more ports of the model. What the model is served by is found in
+    the traffic unless `served_models` says it; requests for other models, and for versions that are not among
+    `served_versions`, are not its own. An analyser that says nothing for `silence_seconds` is started again. `ending`
+    has the times of the end. `keepalive` and `patience` say when a peer of the model's ports counts as gone, on either
+    side, `limits` what clients may take of the admin port and of a sink.
     """
 
     listen: Address
@@ -65,6 +68,8 @@ class ForwarderSettings:
     analyser: AnalyserSettings | None
     forwards: tuple[Forward, ...] = ()
     feedback_token: str | None = None
+    served_models: tuple[str, ...] = ()
+    served_versions: tuple[str, ...] = ()
     join_seconds: float = 300.0
     silence_seconds: float = 30.0
     ending: Ending = ENDING
@@ -124,7 +129,8 @@ def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
 
 async def _run(settings: ForwarderSettings, ports: _Ports, folder: Path, shutdown: Shutdown) -> int:
     loop = asyncio.get_running_loop()
-    counters = Counters(settings.model_name, settings.model_version)
+    served = Served(settings.served_models, settings.served_versions)
+    counters = Counters(settings.model_name, settings.model_version, served)
     courier = Courier(counters)
     traffic = Traffic(
         Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused,

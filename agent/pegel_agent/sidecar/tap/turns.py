@@ -12,7 +12,7 @@ from typing import Any
 
 import httptools
 
-from pegel_agent.sidecar.paths import OTHER, protocol_of
+from pegel_agent.sidecar.paths import OTHER, Model, model_of, protocol_of
 
 MAX_COPY_BYTES = 4 << 20
 """An exchange with more bytes than this is counted, not copied."""
@@ -38,7 +38,8 @@ class Exchange:
 
     `request` and `response` hold the bytes as they went by, `size` in all; `request` is None when no copy is kept.
     `head` is the answer's first bytes, its header at least unless that is huge. `status` is 0 without an answer.
-    `protocol` is None for what is no inference.
+    `protocol` is None for what is no inference, `model` where the path names none. Whoever counts it may keep in
+    `tally` where, and say in `unread` that no copy is wanted.
     """
 
     # Defaults of the class, not of each object: one is made for every request.
@@ -47,6 +48,9 @@ class Exchange:
     target = b""
     method = b""
     protocol: str | None = None
+    model: Model | None = None
+    tally: Any = None
+    unread = False
     status = 0
     head = b""
     size = 0
@@ -194,10 +198,10 @@ class Turns:
         if exchange is None or exchange.method or exchange.ended:  # after an offer; answered before it was asked
             return
         exchange.method = method = self._request_parser.get_method()
-        exchange.protocol = protocol = _protocol(method, exchange.target)
-        if protocol is None or protocol is OTHER:
-            self._drop_copy(exchange)
+        exchange.protocol, exchange.model = protocol, _ = _asked(method, exchange.target)
         self._observer.begun(exchange)
+        if protocol is None or protocol is OTHER or exchange.unread:
+            self._drop_copy(exchange)
         if method in _ANSWERED_BY_A_HEADER:
             if len(self._waiting) > 1:
                 raise _CannotFollowError
@@ -329,16 +333,18 @@ def _ends_by_close(head: bytes) -> bool:
     return bool(end) and not _FRAMING.search(header)
 
 
-_seen: dict[tuple[bytes, bytes], str | None] = {}
+_Asked = tuple[str | None, Model | None]
+_seen: dict[tuple[bytes, bytes], _Asked] = {}
 
 
-def _protocol(method: bytes, target: bytes) -> str | None:
-    """`protocol_of`, remembered for the few targets that nearly all requests name."""
+def _asked(method: bytes, target: bytes) -> _Asked:
+    """`protocol_of` and `model_of`, remembered for the few targets that nearly all requests name."""
     key = (method, target)
     try:
         return _seen[key]
     except KeyError:
         protocol = protocol_of(method, target)
+        asked = protocol, None if protocol is None else model_of(target)
         if len(_seen) < _REMEMBERED_TARGETS and len(target) < 256:
-            _seen[key] = protocol
-        return protocol
+            _seen[key] = asked
+        return asked

@@ -114,6 +114,15 @@ def test_it_is_refused(what: str) -> None:
         read(*REFUSED[what])
 
 
+def test_a_small_body_becomes_no_hundreds_of_times_larger() -> None:
+    def sent(size: int) -> bytes:
+        return framed(POST, gzip.compress(bytes(size)), b"Content-Encoding: gzip")
+
+    assert len(read(sent(256 << 10), limit=1 << 20).request) == 256 << 10
+    with pytest.raises(Undecodable, match="body too large"):
+        read(sent(1 << 20), limit=1 << 20)
+
+
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_a_body_may_be_as_large_as_the_limit_and_no_larger(coding: str) -> None:
     def asked(size: int) -> bytes:

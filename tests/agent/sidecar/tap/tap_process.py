@@ -86,7 +86,7 @@ class Tap:
     def counts(self) -> dict[str, float]:
         """Samples of /metrics by name and labels, without the labels of the model."""
         page = self.ask("/metrics")[1].decode()
-        page = re.sub(r'(,?)model_(?:name|version)="[^"]*"(,?)', lambda m: m[1] and m[2], page).replace("{}", "")
+        page = re.sub(r'model_(?:name|version)="[^"]*",?', "", page).replace(",}", "}").replace("{}", "")
         return {key: float(value) for key, value in re.findall(r"^([a-z]\S*(?:\{.*\})?) (\S+)$", page, re.MULTILINE)}
 
     def outcomes(self) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A real `pegel sidecar --mode sink`, and a client that posts what KServe's payload logger would."""
 
 import contextlib
+import gzip
 import itertools
 import json
 import os
@@ -22,12 +23,14 @@ from pegel_agent.reference import profile as profiles
 from pegel_agent.reference.columns import learn_feature
 from pegel_agent.reference.profile import FORMAT, Feature, Profile
 from pegel_agent.sidecar.tap.turns import MAX_COPY_BYTES
+from pegel_exporters.catalogue import INFERENCE_ROWS, TAP_OTHER_MODEL_REQUESTS
 
 from tests.agent.sidecar.tap.tap_process import LEFT_BYTES, Tap, connected, labelled, least_growth, received, tap, until
 
 pytestmark = pytest.mark.integration
 
 Event = tuple[dict[str, str], bytes]
+_NANOSECONDS = itertools.count()
 
 
 def event(half: str, identity: str, body: Any, **extensions: str) -> Event:
@@ -37,7 +40,7 @@ def event(half: str, identity: str, body: Any, **extensions: str) -> Event:
         "Ce-Id": identity,
         "Ce-Type": f"org.kubeflow.serving.inference.{half}",
         "Ce-Source": "http://localhost:9081/",
-        "Ce-Time": "2026-01-01T00:00:00Z",
+        "Ce-Time": f"2026-01-01T00:00:00.{next(_NANOSECONDS):09}Z",
         "Ce-Inferenceservicename": "houses",
         "Ce-Namespace": "models",
         "Ce-Component": "predictor",
@@ -174,6 +177,88 @@ def test_structured_events_are_joined_with_binary_ones() -> None:
         assert post(logger, ({"Content-Type": "application/cloudevents+json"}, json.dumps(whole).encode())) == 200
         assert post(logger, PAIR[1]) == 200
         settled(running, analysed=1)
+
+
+def test_exchanges_of_one_id_are_counted_each() -> None:
+    with sink() as (running, logger):
+        for number in range(20):
+            for sent in told("the client's", {"instances": [[number, 2.0]]}, {"predictions": [1]}):
+                assert post(logger, sent) == 200
+        settled(running, analysed=20)
+        assert running.outcomes()["ok"] == 20
+        until(lambda: running.counts()[INFERENCE_ROWS.name] == 20)
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["with the header", "as the logger copies them"])
+def test_compressed_bodies_are_read(said: bool) -> None:
+    coding = {"Content-Encoding": "gzip"} if said else {}
+    with sink() as (running, logger):
+        asked, answered = (gzip.compress(body) for _, body in PAIR)
+        assert post(logger, event("request", "a", asked, **coding)) == 200
+        assert post(logger, event("response", "a", answered, **coding)) == 200
+        for sent in (event("request", "b", asked, **coding), event("response", "b", {"predictions": [1]})):
+            assert post(logger, sent) == 200
+        bomb = gzip.compress(b'{"instances": [' + b"[1.0, 2.0]," * 500_000 + b"[1.0, 2.0]]}")
+        for sent in told("c", bomb, {"predictions": [1]}):
+            assert post(logger, sent) == 200
+        settled(running, analysed=2, undecodable=1)
+        assert running.counts()[INFERENCE_ROWS.name] == 2
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_batch_of_events_is_read(compressed: bool) -> None:
+    events = [
+        {"specversion": "1.0", "id": str(number), "source": "x", "component": "predictor", "data": data,
+         "type": f"org.kubeflow.serving.inference.{half}"}
+        for number in range(30)
+        for half, data in (("request", {"instances": [[number, 2.0]]}), ("response", {"predictions": [1]}))
+    ]  # fmt: skip
+    random.Random(5).shuffle(events)
+    body = json.dumps([*events, {"id": "1", "type": "another"}]).encode()
+    headers = {"Content-Type": "application/cloudevents-batch+json"}
+    with sink() as (running, logger):
+        if compressed:
+            assert post(logger, (headers | {"Content-Encoding": "gzip"}, gzip.compress(body))) == 200
+        else:
+            assert post(logger, (headers, body)) == 200
+        settled(running, analysed=30)
+
+
+SERVICES = ("Ce-Inferenceservicename", "Ce-Namespace", "Ce-Component", "Ce-Endpoint")
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "other"),
+    [
+        ((), ("houses", "models", "predictor", "default"), ("shadow", "models", "predictor", "default")),
+        ((), ("houses", "models", "predictor", "default"), ("houses", "others", "predictor", "default")),
+        ((), ("houses", "models", "predictor", "default"), ("houses", "models", "transformer", "default")),
+        (("--served-model", "houses"), ("houses", "models", "predictor", ""), ("shadow", "models", "predictor", "")),
+        (("--served-model", "houses"), ("houses", "models", "predictor", ""), ("houses", "models", "transformer", "")),
+        (("--served-model", "models/houses"), ("houses", "models", "a", ""), ("houses", "others", "a", "")),
+        (("--served-model", "houses/predictor"), ("houses", "m", "predictor", ""), ("houses", "m", "transformer", "")),
+        (
+            ("--served-model", "models/houses/predictor"),
+            ("houses", "models", "predictor", ""),
+            ("houses", "others", "predictor", ""),
+        ),
+        (("--served-version", "3"), ("houses", "m", "a", "default"), ("houses", "m", "a", "canary")),
+    ],
+)
+def test_events_of_another_service_are_no_evidence(
+    options: tuple[str, ...], own: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    with sink("--window", "500", *options) as (running, logger):
+        for number in range(20):
+            for whose in (own, other):
+                attributes = dict(zip(SERVICES, whose, strict=True))
+                for half, body in (("request", {"instances": [[1.0, 2.0]]}), ("response", {"predictions": [1]})):
+                    # One id for both: a client's own goes with its call through all services.
+                    assert post(logger, event(half, str(number), body, **attributes)) == 200
+        settled(running, analysed=20)
+        until(lambda: labelled(running.counts(), TAP_OTHER_MODEL_REQUESTS.name) == {"200": 20})
+        assert running.outcomes()["ok"] == 20
+        assert running.counts()[INFERENCE_ROWS.name] == 20
 
 
 def test_the_models_health_and_metadata_that_the_logger_tells_of_are_no_inference() -> None:
