@@ -65,6 +65,9 @@ def command(
     annotations pegel.dev/port, /profile, /mode, /model-name and /model-version go before the options. Injecting twice
     is injecting once; to inject with other options or another version, --undo first.
 
+    By which name the model is served is read from its container where MODEL_NAME, --model_name or the like say it, or
+    from the annotation pegel.dev/served-model. The summary tells.
+
     The sidecar takes the name of the model's port, and Services that use the name follow. A Service with a number goes
     past it, and is warned about.
 

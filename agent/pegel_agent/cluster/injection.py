@@ -23,7 +23,10 @@ STATUS = LABEL + "injected"
 OPT_IN = LABEL + "inject"
 _KNOWN = {
     STATUS,
-    *(LABEL + name for name in ("inject", "port", "profile", "mode", "model-name", "model-version", "team")),
+    *(
+        LABEL + name
+        for name in ("inject", "port", "profile", "mode", "model-name", "model-version", "served-model", "team")
+    ),
 }
 _VOLUMES = {TEMPORARY_VOLUME, PROFILE_VOLUME, TOKEN_VOLUME}
 _HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postStart", "lifecycle.preStop")
@@ -33,7 +36,8 @@ _HANDLERS = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle.postS
 class Injection:
     """The pod with the sidecar, and the ports that were taken over (none in sink mode). `before` and `after` are the
     pod's QoS classes. `unchanged` says why nothing was done, and is empty otherwise; `warnings` what may not be meant;
-    `native` whether the sidecar is an init container that goes on running.
+    `native` whether the sidecar is an init container that goes on running; `served` by which name the model is served
+    and how that is known, as far as anything says it.
     """
 
     pod: Json
@@ -43,6 +47,7 @@ class Injection:
     unchanged: str = ""
     warnings: tuple[str, ...] = ()
     native: bool = False
+    served: str = ""
 
 
 class _Moved(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -96,7 +101,15 @@ def inject(pod: Json, settings: Settings, *, name: str = "") -> Injection:
     record = _Record(settings.version, plan.mode, plan.ports, tuple(moved), labelled)
     _mapping(metadata, "annotations")[STATUS] = msgspec.json.encode(record).decode()
     after = pods.read(patched).qos
-    return Injection(patched, plan.ports, view.qos, after, warnings=_doubts(view, plan.ports), native=plan.native)
+    return Injection(
+        patched,
+        plan.ports,
+        view.qos,
+        after,
+        warnings=_doubts(view, plan.ports),
+        native=plan.native,
+        served=plan.served,
+    )
 
 
 def _already(pod: Json, view: pods.Pod, settings: Settings, name: str) -> Injection:

@@ -192,6 +192,8 @@ def _said(injection: Injection, settings: Settings) -> str:
         what = f"injected {how}: " + ", ".join(
             f"{each.name} ({each.port}) now at {each.listen}" for each in injection.ports
         )
+    if injection.served:
+        what += f"; {injection.served}"
     if injection.before != injection.after:
         return f"{what}; QoS class {injection.before} becomes {injection.after}"
     if injection.after == "Guaranteed":

@@ -56,9 +56,12 @@ class VolumeMount(msgspec.Struct, frozen=True):
 
 
 class Container(msgspec.Struct, frozen=True, rename="camel"):
-    """A container, init container or native sidecar."""
+    """A container, init container or native sidecar. Its words and variables are looked at, not checked."""
 
     name: str
+    command: Any = None
+    args: Any = None
+    env: Any = None
     ports: list[Port] | None = None
     resources: Resources | None = None
     restart_policy: str | None = None

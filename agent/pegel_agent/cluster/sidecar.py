@@ -8,9 +8,11 @@ import msgspec
 
 from pegel_agent.cluster.pods import CannotInjectError, Json, Pod
 from pegel_agent.cluster.ports import Taken, choose
+from pegel_agent.cluster.served import ServedNames, by_container, by_inference_service, told
 
 CONTAINER = "pegel-sidecar"
 LABEL = "pegel.dev/"
+SERVED_MODEL = LABEL + "served-model"
 TEMPORARY_VOLUME = "pegel-tmp"
 PROFILE_VOLUME = "pegel-profile"
 TOKEN_VOLUME = "pegel-feedback-token"  # noqa: S105 - a volume's name
@@ -58,11 +60,13 @@ class Settings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pod gets. `native`: the container is an init container that goes on running."""
+    """What a pod gets. `native`: the container is an init container that goes on running. `served` says by which name
+    its model is served and how that is known; empty where nothing says anything."""
 
     mode: str
     ports: tuple[Taken, ...]
     native: bool
+    served: str
     container: Json
     volumes: tuple[Json, ...]
 
@@ -81,6 +85,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
         ports = choose(pod, wanted, settings.listen_port, settings.admin_port)
     native = _native(pod, mode, settings.kubernetes)
     ending = _ending(pod)
+    names = _served(pod, ports)
 
     volumes: list[Json] = [{"name": TEMPORARY_VOLUME, "emptyDir": {"sizeLimit": "16Mi"}}]
     mounts: list[Json] = [{"name": TEMPORARY_VOLUME, "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
@@ -100,6 +105,7 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
             f"--admin=:{settings.admin_port}",
             *ending.options,
             *_options(pod, settings, profile, name),
+            *([f"--served-model={','.join(names.names)}"] if names.names else []),
         ],
         "ports": [
             *({"name": each.name, "containerPort": each.listen, "protocol": "TCP"} for each in ports),
@@ -115,7 +121,15 @@ def plan(pod: Pod, settings: Settings, name: str) -> Plan:
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
     }
-    return Plan(mode, ports, native, container, tuple(volumes))
+    return Plan(mode, ports, native, names.said, container, tuple(volumes))
+
+
+def _served(pod: Pod, ports: tuple[Taken, ...]) -> ServedNames:
+    if names := pod.says(SERVED_MODEL):
+        return told((names,), SERVED_MODEL)
+    if not ports:
+        return by_inference_service(pod)
+    return by_container(next(each for each in pod.running if each.name == ports[0].container))
 
 
 def _native(pod: Pod, mode: str, kubernetes: tuple[int, int]) -> bool:
