@@ -68,7 +68,8 @@ INFERENCE_IN_FLIGHT = Metric(
 )
 INFERENCE_OUTCOMES = Metric(
     "ml_inference_outcomes_total", "counter",
-    "How requests ended: ok, error (status 5xx or a broken answer), client_abort, timeout.", (*_MODEL, "outcome"),
+    "How requests ended: ok, error (status 5xx or a broken answer), client_abort, timeout, "
+    "unfollowed (the answer could not be framed).", (*_MODEL, "outcome"),
 )  # fmt: skip
 INFERENCE_RATE = Metric(
     "inference_requests_per_second",
@@ -229,20 +230,25 @@ TAP_OTHER_MODEL_REQUESTS = Metric(
     " forwarded, not read, and counted nowhere else. Until it is known which name is the model's, all count as its.",
     (*_MODEL, "code"),
 )  # fmt: skip
+TAP_UNDECODABLE = Metric(
+    "pegel_tap_undecodable_total", "counter", "Exchanges counted and not decoded, by what they look like or why.",
+    (*_MODEL, "reason"),
+)  # fmt: skip
+TAP_UNFOLLOWED = Metric(
+    "pegel_tap_unfollowed_connections_total", "counter",
+    "How often a connection could be followed no longer: its requests are not counted from there on.",
+    (*_MODEL, "reason"),
+)  # fmt: skip
 TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", (*_MODEL, "direction"))
 TAP_CONNECTIONS = Metric("pegel_tap_connections", "gauge", "Open client connections.", _MODEL)
 TAP_ANALYSER_RESTARTS = Metric(
     "pegel_tap_analyser_restarts_total", "counter", "How often the analyser was started again.", _MODEL
 )
 TAP_ANALYSER_UP = Metric("pegel_tap_analyser_up", "gauge", "1 while the analyser answers.", _MODEL)
-TAP_UNFOLLOWED = Metric(
-    "pegel_tap_unfollowed_connections_total", "counter",
-    "How often a connection could be followed no longer: its requests are not counted from there on.",
-    (*_MODEL, "reason"),
-)  # fmt: skip
-TAP_UNWATCHED = Metric(
+TAP_UNWATCHED_SECONDS = Metric(
     "pegel_tap_unwatched_seconds_total", "counter",
-    "Seconds in which at least one connection was open that could not be followed.", _MODEL,
+    "Seconds in which a connection was open whose requests can't be told apart, and so are neither counted nor read.",
+    _MODEL,
 )  # fmt: skip
 TAP_ADMIN_REFUSED = Metric(
     "pegel_tap_admin_connections_refused_total", "counter",

@@ -12,7 +12,7 @@ from pegel_exporters.catalogue import (
     TAP_ANALYSER_UP,
     TAP_EXCHANGES,
     TAP_UNFOLLOWED,
-    TAP_UNWATCHED,
+    TAP_UNWATCHED_SECONDS,
 )
 
 from pegel_rules.accuracy import NEW_LABELS
@@ -41,7 +41,7 @@ ADMIN_ALERT = "AdminConnectionsRefused"
 
 EXCHANGES = recorded(TAP_EXCHANGES, "increase30m")
 UNSEEN = recorded(TAP_EXCHANGES, "unseen30m")
-UNWATCHED = recorded(TAP_UNWATCHED, "ratio30m")
+UNWATCHED = recorded(TAP_UNWATCHED_SECONDS, "ratio30m")
 UNFOLLOWED = recorded(TAP_UNFOLLOWED, "increase30m")
 SIDECARS = recorded(BUILD_INFO, "known", level="replica")
 ANSWERS = recorded(INFERENCE_OUTCOMES, "increase10m")
@@ -70,7 +70,7 @@ def group(settings: Settings) -> Group:
         rules=(
             Record(name=EXCHANGES, expr=_sum(f"increase({TAP_EXCHANGES.name}[{span}])", "outcome")),
             Record(name=UNSEEN, expr=_sum(f'increase({TAP_EXCHANGES.name}{{outcome!="analysed"}}[{span}])', "outcome")),
-            Record(name=UNWATCHED, expr=f"avg {BY_MODEL} (rate({TAP_UNWATCHED.name}[{span}]))"),
+            Record(name=UNWATCHED, expr=f"avg {BY_MODEL} (rate({TAP_UNWATCHED_SECONDS.name}[{span}]))"),
             Record(name=UNFOLLOWED, expr=_sum(f"increase({TAP_UNFOLLOWED.name}[{span}])", "reason")),
             known_targets(
                 SIDECARS, f'{BUILD_INFO.name}{{model_name!=""}}', labels=replica, on=REPLICA_LABELS, settings=settings

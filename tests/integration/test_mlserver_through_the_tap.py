@@ -88,7 +88,13 @@ def test_clients_see_the_same_bytes_and_every_row_is_counted_in_its_bin(model: i
             assert _ask(running.port, b"", method=method, path=path) == direct
         code = direct.split()[1].decode()
 
-        outcomes = {"ok": len(GOOD) + len(BAD) - errors, "error": errors, "client_abort": 0, "timeout": 0}
+        outcomes = {
+            "ok": len(GOOD) + len(BAD) - errors,
+            "error": errors,
+            "client_abort": 0,
+            "timeout": 0,
+            "unfollowed": 0,
+        }
         until(lambda: running.outcomes() == outcomes)
         assert labelled(running.counts(), TAP_OTHER_MODEL_REQUESTS.name) == {"200": 0, code: 1}
         until(lambda: sum(running.copies().values()) == len(GOOD) + len(BAD))

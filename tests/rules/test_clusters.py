@@ -46,7 +46,7 @@ def of_a_model() -> Iterator[Series]:
     yield c.TAP_EXCHANGES, {**MODEL, "outcome": "analysed"}, counting(1), counting(10)
     yield c.TAP_EXCHANGES, {**MODEL, "outcome": "undecodable"}, counting(9), counting(0)
     yield c.TAP_UNFOLLOWED, {**MODEL, "reason": "framing"}, counting(9), counting(0)
-    yield c.TAP_UNWATCHED, MODEL, counting(60), counting(0)
+    yield c.TAP_UNWATCHED_SECONDS, MODEL, counting(60), counting(0)
     yield c.TAP_ANALYSER_UP, MODEL, lasting(0), lasting(1)
     yield c.TAP_ANALYSER_RESTARTS, MODEL, counting(1), lasting(0)
     yield c.TAP_ADMIN_REFUSED, MODEL, counting(5), lasting(0)

@@ -88,7 +88,7 @@ def test_an_exporters_pod_that_was_replaced_is_silent(folder: Path) -> None:
 def test_short_connections_that_cannot_be_followed_are_as_blind_as_long_ones(folder: Path) -> None:
     series = {
         sample(c.TAP_UNFOLLOWED, SIDECAR, {**MODEL, "reason": "one of tomorrow's"}): counting(60),
-        sample(c.TAP_UNWATCHED, SIDECAR, MODEL): counting(1),
+        sample(c.TAP_UNWATCHED_SECONDS, SIDECAR, MODEL): counting(1),
         sample(c.TAP_EXCHANGES, SIDECAR, {**MODEL, "outcome": "analysed"}): counting(0),
     }
     assert not wrong(folder, series, "TrafficNotFollowed")
@@ -97,7 +97,7 @@ def test_short_connections_that_cannot_be_followed_are_as_blind_as_long_ones(fol
 def test_a_port_scan_among_the_traffic_is_silent(folder: Path) -> None:
     series = {
         sample(c.TAP_UNFOLLOWED, SIDECAR, {**MODEL, "reason": "framing"}): counting(1),
-        sample(c.TAP_UNWATCHED, SIDECAR, MODEL): counting(1),
+        sample(c.TAP_UNWATCHED_SECONDS, SIDECAR, MODEL): counting(1),
         sample(c.TAP_EXCHANGES, SIDECAR, {**MODEL, "outcome": "analysed"}): counting(60),
     }
     assert not wrong(folder, series)

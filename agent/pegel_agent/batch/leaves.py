@@ -13,6 +13,7 @@ from pegel_exporters.exposition import number
 
 from pegel_agent.reference.performance import Performance
 from pegel_agent.reference.profile import Profile
+from pegel_agent.sidecar.blindness import UNDECODABLE, UNFOLLOWED
 from pegel_agent.sidecar.paths import PROTOCOLS
 
 _MODEL = ("model_name", "model_version")
@@ -22,11 +23,12 @@ _QUALITIES = {
     "regression": ("mae", "rmse", "r2"),
 }
 _OUTCOMES: Mapping[c.Metric, tuple[str, ...]] = {
-    c.INFERENCE_OUTCOMES: ("ok", "error", "client_abort", "timeout"),
+    c.INFERENCE_OUTCOMES: ("ok", "error", "client_abort", "timeout", "unfollowed"),
     c.TAP_EXCHANGES: ("analysed", "shed", "undecodable"),
     c.LABELS: ("matched", "duplicate", "unmatched", "rejected"),
     c.CLASS_OUTCOMES: ("true_positive", "false_positive", "false_negative"),
 }
+_REASONS: Mapping[c.Metric, tuple[str, ...]] = {c.TAP_UNDECODABLE: UNDECODABLE, c.TAP_UNFOLLOWED: tuple(UNFOLLOWED)}
 
 NEVER = (
     "Rows, requests and answers. They are counted in memory and forgotten, after 1,024 rows at the latest. Nothing of "
@@ -194,7 +196,7 @@ def _values(
         "feature": Values(reference, tuple(feature.name for feature in profile.watched)),
         "bin": Values(reference, bins),
         "reference": Values("the profile's hash", (profile.hash,)),
-        "reason": Values(pegel, ("not_a_number",)),
+        "reason": Values(pegel, _REASONS.get(metric, ("not_a_number",))),
         "measure": Values(pegel, ("psi", "js", "ks", "tvd", "rank_wasserstein")),
         "source": Values(pegel, ("profile",)),
         "state": Values(pegel, c.QUALITY_STATES),

@@ -30,6 +30,7 @@ from pegel_exporters.serving import Request, Response, serve, text
 from pegel_agent.reference import profile as profiles
 from pegel_agent.reference.keys import key_for
 from pegel_agent.sidecar import feedback, frames
+from pegel_agent.sidecar.blindness import decoding_reason
 from pegel_agent.sidecar.monitor.model import Monitor, MonitorSettings
 from pegel_agent.sidecar.paths import PROTOCOLS
 from pegel_agent.sidecar.protocols import Exchange, Inference, Undecodable, decode, read_exchange
@@ -75,34 +76,31 @@ class Analyser:
         """
         if name and self.served_as not in {None, name}:
             return frames.OTHER_MODEL
-        if not self._take_in(protocol, request, response, ended, name):
-            return frames.UNDECODABLE
-        return frames.ANALYSED
+        reason = self._take_in(protocol, request, response, ended, name)
+        return frames.ANALYSED if reason is None else frames.UNDECODABLE[reason]
 
-    def _take_in(self, protocol: str, request: bytes, response: bytes, ended: float, name: str) -> bool:
-        """Whether the exchange could be read."""
+    def _take_in(self, protocol: str, request: bytes, response: bytes, ended: float, name: str) -> str | None:
+        """Why the exchange could not be read, by one of blindness.DECODING; None where it could."""
         try:
             exchange = read_exchange(request, response, max_body_bytes=MAX_BODY_BYTES)
             if not 200 <= exchange.status < 300:  # what a model refuses is not its data, but it is understood
                 self.analysed += 1
-                return True
+                return None
             for body in (exchange.request, exchange.response):
                 if len(body) > MAX_LISTS and body.count(b"[") + body.count(b"{") > MAX_LISTS:
                     raise Undecodable("too many lists")
             inference = decode(protocol, exchange)
             self._monitor.add(inference, ended)
         except Undecodable as reason:
-            self._refuse(str(reason))
-            return False
+            return self._refuse(str(reason))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             # A mistake of ours on one exchange must not cost the evidence of all others.
-            self._refuse(place_of(error))
-            return False
+            return self._refuse(place_of(error))
         self.analysed += 1
         if name:
             self.served_as = name
         self._remember(exchange, inference, ended)
-        return True
+        return None
 
     def _remember(self, exchange: Exchange, inference: Inference, ended: float) -> None:
         """Keep what labels will be compared with."""
@@ -170,12 +168,13 @@ class Analyser:
         """The analyser's part of the page."""
         return [*self._monitor.families(), *feedback.families(self._labels, self._model, time.time())]
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, message: str) -> str:
         self.undecodable += 1
         now = time.monotonic()
         if not self._undecodable_logged or now - self._undecodable_logged > _LOG_UNDECODABLE_EVERY_SECONDS:
             self._undecodable_logged = now
-            log.warning("an exchange could not be decoded: %s (%d so far)", reason, self.undecodable)
+            log.warning("an exchange could not be decoded: %s (%d so far)", message, self.undecodable)
+        return decoding_reason(message)
 
 
 @contextlib.contextmanager

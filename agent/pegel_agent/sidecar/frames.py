@@ -10,6 +10,8 @@ import struct
 
 import msgspec
 
+from pegel_agent.sidecar.blindness import DECODING
+
 EXCHANGE_SOCKET = "exchanges.sock"
 HTTP_SOCKET = "analyser.sock"
 
@@ -22,8 +24,10 @@ MAX_NAME_BYTES = 255
 ACKNOWLEDGEMENT = struct.Struct("<IB")
 """How many outcomes follow, a byte for each exchange, and then how many bytes of the name under which the model is
 served; 0 when it is not known, or was told before."""
-ANALYSED, UNDECODABLE, OTHER_MODEL = range(3)
-"""What became of an exchange."""
+ANALYSED, OTHER_MODEL = range(2)
+UNDECODABLE = {reason: code for code, reason in enumerate(DECODING, 2)}
+"""What became of an exchange: by one of blindness.DECODING where it could not be decoded."""
+REASONS = {code: reason for reason, code in UNDECODABLE.items()}
 
 ACKNOWLEDGE_EVERY_SECONDS = 0.25
 
@@ -58,3 +62,7 @@ class TapState(msgspec.Struct, frozen=True):
     served: tuple[str, ...] = ()
     served_found: bool = False
     other_model_requests: int = 0
+    unfollowed: dict[str, int] = {}
+    """Connections that could be followed no longer, by reason."""
+    undecodable_reasons: dict[str, int] = {}
+    unwatched_seconds: int = 0

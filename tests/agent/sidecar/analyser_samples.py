@@ -85,7 +85,7 @@ class Running:
     def acknowledged(self, exchanges: int) -> tuple[int, int]:
         """The same: how many were analysed, and undecodable."""
         outcomes, _ = self.outcomes(exchanges)
-        return outcomes.count(frames.ANALYSED), outcomes.count(frames.UNDECODABLE)
+        return outcomes.count(frames.ANALYSED), sum(outcome in frames.REASONS for outcome in outcomes)
 
     def _received(self, size: int) -> bytes:
         data = self.exchanges.recv(size, socket.MSG_WAITALL) if size else b""

@@ -111,8 +111,8 @@ def test_the_first_name_that_fits_is_the_model_s_and_nothing_of_others_is_taken_
     ]
     outcomes = [of.exchange(TFSERVING, *bodies, 0.0, name) for name, bodies in sent]
     assert outcomes == [
-        frames.UNDECODABLE, frames.ANALYSED, frames.ANALYSED, frames.ANALYSED,
-        frames.OTHER_MODEL, frames.OTHER_MODEL, frames.UNDECODABLE, frames.ANALYSED,
+        frames.UNDECODABLE["content"], frames.ANALYSED, frames.ANALYSED, frames.ANALYSED,
+        frames.OTHER_MODEL, frames.OTHER_MODEL, frames.UNDECODABLE["content"], frames.ANALYSED,
     ]  # fmt: skip
     assert (of.served_as, of.analysed, of.undecodable, rows_of(of)) == ("c", 4, 2, 3)
 
@@ -294,7 +294,7 @@ class TestTheProcess:
         fits = exchange([[1, 2, 3]], [1])
         with analyser(tmp_path, SMALL) as running:
             running.exchanges.sendall(frame(*exchange([[1]], [1]), name="evil") + frame(*fits, name="häuser"))
-            assert running.outcomes(2) == (bytes([frames.UNDECODABLE, frames.ANALYSED]), "häuser")
+            assert running.outcomes(2) == (bytes([frames.UNDECODABLE["content"], frames.ANALYSED]), "häuser")
             running.exchanges.sendall(frame(*fits, name="evil") + frame(*fits) + frame(*fits, name="häuser"))
             assert running.outcomes(3) == (bytes([frames.OTHER_MODEL, frames.ANALYSED, frames.ANALYSED]), "")
 

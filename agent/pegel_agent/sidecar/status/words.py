@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from pegel_agent.sidecar.blindness import DECODING, LOOKS, UNFOLLOWED
 from pegel_agent.sidecar.frames import TapState
 from pegel_agent.sidecar.monitor.state import AccuracyState, FeatureState, ModelState, ReferenceState
 from pegel_agent.statistics.budget import span
@@ -207,6 +208,25 @@ def other_models(tap: TapState) -> str:
     return f"{requests} for other models {verb} by unread: name them with --served-model if they are this model's"
 
 
+def unread(tap: TapState) -> list[str]:
+    """What goes by unread, and why: one sentence for each reason."""
+    connections = [
+        f"{counted(tap.unfollowed[reason], 'connection')}: they {said}"
+        for reason, said in UNFOLLOWED.items()
+        if reason in tap.unfollowed
+    ]
+    exchanges = [
+        f"{counted(tap.undecodable_reasons[reason], 'POST')} to paths that Pegel doesn't read: looks like {said}"
+        for reason, said in LOOKS.items()
+        if reason in tap.undecodable_reasons
+    ] + [
+        f"{counted(tap.undecodable_reasons[reason], 'exchange')} not decoded: {said}"
+        for reason, said in DECODING.items()
+        if reason in tap.undecodable_reasons
+    ]
+    return connections + exchanges
+
+
 def accuracy_in_words(accuracy: AccuracyState) -> str:
     """Why there is no accuracy to show."""
     if accuracy.unknown is not None:
@@ -272,6 +292,8 @@ def _waits_for(state: ModelState) -> str:
 def _without_requests(tap: TapState) -> str:
     if tap.other_model_requests:
         return f"No request for {served(tap) or 'this model'} yet"
+    if tap.unfollowed:
+        return "Traffic passes that can't be read: no request counted yet"
     return "No request has reached the model yet" if tap.refused else "No traffic yet"
 
 

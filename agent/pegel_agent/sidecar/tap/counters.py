@@ -9,6 +9,7 @@ from pegel_exporters import catalogue as c
 from pegel_exporters.exposition import Family, Histogram, LabelValues
 
 from pegel_agent.sidecar import frames
+from pegel_agent.sidecar.blindness import UNDECODABLE, UNFOLLOWED, look_of
 from pegel_agent.sidecar.paths import OTHER
 from pegel_agent.sidecar.tap.served import OWN, Served
 from pegel_agent.sidecar.tap.turns import Exchange
@@ -17,7 +18,7 @@ log = logging.getLogger("pegel")
 
 RATE_SECONDS = 15
 REFUSAL_SECONDS = 60
-_OUTCOMES = ("ok", "error", "client_abort", "timeout")
+OUTCOMES = ("ok", "error", "client_abort", "timeout", "unfollowed")
 _NO_ANSWER = "none"
 _MAX_UNDECIDED = 16
 """Names that may turn out to be the model's, at most; requests for those before them share one tally."""
@@ -66,14 +67,14 @@ class Tally:
     def __init__(self, *, others: bool = False) -> None:
         self.others = others
         self.requests: Counter[tuple[str, int]] = Counter()
-        self.outcomes = dict.fromkeys(_OUTCOMES, 0)
+        self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.durations = _Durations(c.INFERENCE_DURATION.buckets)
         self.first_bytes = _Durations(c.INFERENCE_FIRST_BYTE.buckets)
         self.total = 0
         self.in_flight = 0
         self.analysed = 0
         self.shed = 0
-        self.undecodable = 0
+        self.undecodable_reasons = dict.fromkeys(UNDECODABLE, 0)
         self._joined: Tally | None = None
 
     @property
@@ -97,14 +98,20 @@ class Tally:
         self.in_flight += other.in_flight
         self.analysed += other.analysed
         self.shed += other.shed
-        self.undecodable += other.undecodable
+        for reason, count in other.undecodable_reasons.items():
+            self.undecodable_reasons[reason] += count
 
     def copied(self, outcome: int) -> None:
         """What the analyser acknowledges of a copy."""
         if outcome == frames.ANALYSED:
             self.analysed += 1
-        elif outcome == frames.UNDECODABLE:
-            self.undecodable += 1
+        elif outcome != frames.OTHER_MODEL:
+            self.undecodable_reasons[frames.REASONS[outcome]] += 1
+
+    @property
+    def undecodable(self) -> int:
+        """Exchanges that could not be decoded, for whatever reason."""
+        return sum(self.undecodable_reasons.values())
 
 
 class Counters:
@@ -128,6 +135,12 @@ class Counters:
         self._refusals_logged = 0
         self._log_refusals_in = 0
         self.refusals = 0
+        self.unfollowed_reasons = dict.fromkeys(UNFOLLOWED, 0)
+        self.unwatched_seconds = 0
+        self._unfollowed_now = 0
+        self._was_unwatched = False
+        self._blind_logged = (0, 0)
+        self._log_blind_in = 0
         self.restarts = 0
         self.analyser_up = False
         self.admin_refused = 0
@@ -153,7 +166,7 @@ class Counters:
             tally.durations.add(exchange.ended - started)
             tally.first_bytes.add((exchange.first_byte or exchange.ended) - started)
         if exchange.protocol is OTHER:
-            tally.undecodable += 1
+            tally.undecodable_reasons[look_of(exchange.target)] += 1
 
     def told(self, tally: Tally, protocol: str, status: int) -> None:
         """Someone else saw an exchange, which was answered; how long that took was not told."""
@@ -207,9 +220,15 @@ class Counters:
             " apart and not read; --served-model says what is to be read", name,
         )  # fmt: skip
 
-    def unfollowed(self) -> None:
+    def unfollowed(self, reason: str) -> None:
         """A connection's exchanges can be followed no longer."""
-        self._own.undecodable += 1
+        self.unfollowed_reasons[reason] += 1
+        self._unfollowed_now += 1
+        self._was_unwatched = True
+
+    def watched(self) -> None:
+        """A connection that wasn't followed is followed again, or gone."""
+        self._unfollowed_now -= 1
 
     def refused(self) -> None:
         """The model could not be reached for a client's connection; its request, if any, was never read."""
@@ -227,6 +246,7 @@ class Counters:
     def tick(self) -> None:
         """A second has passed. Says once a minute, at most, that the model refuses."""
         self._recent.append(self.total)
+        self._count_unwatched()
         self._recent_refusals.append(self.refusals)
         self._log_refusals_in = max(0, self._log_refusals_in - 1)
         if self.refusals > self._refusals_logged and not self._log_refusals_in:
@@ -236,6 +256,26 @@ class Counters:
                 self.refusals - self._refusals_logged, self.refusals,
             )  # fmt: skip
             self._refusals_logged, self._log_refusals_in = self.refusals, REFUSAL_SECONDS
+
+    def _count_unwatched(self) -> None:
+        self.unwatched_seconds += self._was_unwatched or self._unfollowed_now > 0
+        self._was_unwatched = False
+        self._log_blind_in = max(0, self._log_blind_in - 1)
+        if self._log_blind_in:
+            return
+        undecodable = self.undecodable_reasons
+        blind = (sum(self.unfollowed_reasons.values()), sum(undecodable.values()))
+        # Exchanges that turn out to be other models' are taken out, so that there may be fewer than at the last line.
+        before = min(blind[0], self._blind_logged[0]), min(blind[1], self._blind_logged[1])
+        if blind != before:
+            reasons = {**self.unfollowed_reasons, **undecodable}
+            log.warning(
+                "traffic goes by unread: %d connections not followed and %d exchanges not decoded since the last such"
+                " line; since the start: %s", blind[0] - before[0], blind[1] - before[1],
+                ", ".join(f"{reason} {count}" for reason, count in reasons.items() if count),
+            )  # fmt: skip
+            self._log_blind_in = REFUSAL_SECONDS
+        self._blind_logged = blind
 
     @property
     def refusals_last_minute(self) -> int:
@@ -276,8 +316,13 @@ class Counters:
 
     @property
     def undecodable(self) -> int:
-        """Exchanges, or the rest of a connection, that could not be read."""
+        """Exchanges that could not be decoded, for whatever reason."""
         return self._whole.undecodable
+
+    @property
+    def undecodable_reasons(self) -> dict[str, int]:
+        """The same, by reason."""
+        return self._whole.undecodable_reasons
 
     @property
     def other_model_requests(self) -> int:
@@ -315,6 +360,9 @@ class Counters:
                 },
             ),
             Family(c.TAP_OTHER_MODEL_REQUESTS, _floats(others)),
+            Family(c.TAP_UNDECODABLE, {(*model, why): float(n) for why, n in whole.undecodable_reasons.items()}),
+            Family(c.TAP_UNFOLLOWED, {(*model, why): float(n) for why, n in self.unfollowed_reasons.items()}),
+            Family(c.TAP_UNWATCHED_SECONDS, {model: float(self.unwatched_seconds)}),
             Family(
                 c.TAP_BYTES,
                 {(*model, "to_model"): float(bytes_to_model), (*model, "to_client"): float(bytes_to_client)},

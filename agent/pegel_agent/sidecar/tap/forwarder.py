@@ -133,7 +133,7 @@ async def _run(settings: ForwarderSettings, ports: _Ports, folder: Path, shutdow
     counters = Counters(settings.model_name, settings.model_version, served)
     courier = Courier(counters)
     traffic = Traffic(
-        Observer(counters.begun, courier.ended, counters.unfollowed), refused=counters.refused,
+        Observer(counters.begun, courier.ended, counters.unfollowed, counters.watched), refused=counters.refused,
         crowded_out=counters.crowded_out, most=ports.shares.clients,
         keepalive=settings.keepalive, patience=settings.patience,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import httptools
 
+from pegel_agent.sidecar.blindness import MALFORMED
 from pegel_agent.sidecar.paths import OTHER, Model, model_of, protocol_of
 
 MAX_COPY_BYTES = 4 << 20
@@ -26,11 +27,17 @@ _MAX_HEAD_BYTES = 8 << 10
 
 _HEADER_END = b"\r\n\r\n"
 _FRAMING = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:[^\r\n]*", re.IGNORECASE)
+_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r?\n")
+_HTTP2_PREFACE = b"PRI * HTTP/2.0"
 _ANSWERED_BY_A_HEADER = (b"HEAD", b"CONNECT")
 
 
 class _CannotFollowError(Exception):
     """What comes next on this connection is nothing that can be followed; raised through the parser to stop it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Exchange:
@@ -63,11 +70,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What a connection's exchanges are told to. `ended` gets the outcome: ok, error, client_abort or timeout."""
+    """What a connection's exchanges are told to. `ended` gets the outcome: ok, error, client_abort, timeout or
+    unfollowed.
+    `unfollowed` gets one of blindness.UNFOLLOWED; `watched` says that such a connection is followed again, or is gone.
+    """
 
     begun: Callable[[Exchange], None]
     ended: Callable[[Exchange, str], None]
-    unfollowed: Callable[[], None]
+    unfollowed: Callable[[str], None]
+    watched: Callable[[], None] = lambda: None
 
 
 class Copying:
@@ -82,8 +93,22 @@ class Copying:
 class Turns:
     """One connection's exchanges. Feed it the bytes of both directions in the order they were seen."""
 
-    __slots__ = ("_copying", "_now", "_observer", "_open", "_request_parser", "_response_parser", "_touched",
-                 "_waiting", "client_finished", "following")  # fmt: skip
+    __slots__ = (
+        "_copying",
+        "_first",
+        "_may_resume",
+        "_now",
+        "_observer",
+        "_open",
+        "_request_parser",
+        "_response_parser",
+        "_touched",
+        "_turned",
+        "_waiting",
+        "_why",
+        "client_finished",
+        "following",
+    )  # fmt: skip
 
     def __init__(self, observer: Observer, copying: Copying) -> None:
         self._observer = observer
@@ -98,8 +123,15 @@ class Turns:
         self.client_finished = False
         """Set when the client has sent its last byte: a model that then hangs up was left, most likely."""
         self.following = True
-        self._request_parser: Any = httptools.HttpRequestParser(_RequestSide(self))
-        self._response_parser: Any = httptools.HttpResponseParser(_ResponseSide(self))
+        self._why: str | None = None
+        """Why what comes next can't be followed, as a parser's callback found it."""
+        self._first = b""
+        """The connection's first bytes, until the first request's header is complete."""
+        self._may_resume = False
+        self._turned = False
+        """Whether the model has spoken since the following ended or the client last spoke."""
+        self._request_parser: Any = _request_parser(self)
+        self._response_parser: Any = _response_parser(_ResponseSide(self))
 
     @property
     def idle(self) -> bool:
@@ -114,8 +146,10 @@ class Turns:
 
     def request_bytes(self, data: bytes, now: float) -> None:
         """Bytes that went to the model at `now`."""
-        if not self.following:
+        if not self.following and not self._resumes(data):
             return
+        if len(self._first) < len(_HTTP2_PREFACE):
+            self._first += data[: len(_HTTP2_PREFACE)]
         self._now = now
         touched = self._touched
         touched.clear()
@@ -126,7 +160,7 @@ class Turns:
         except httptools.HttpParserUpgrade as offer:
             self._after_offer(data, offer.args[0])
         except httptools.HttpParserError:
-            self._unfollow("error")
+            self._unfollow(self._why or self._protocol_spoken())
         if len(touched) == 1:
             exchange = touched[0]
             if exchange.request is not None:
@@ -139,6 +173,7 @@ class Turns:
     def response_bytes(self, data: bytes, now: float) -> None:
         """Bytes that came from the model at `now`."""
         if not self.following:
+            self._turned = True
             return
         self._now = now
         waiting = self._waiting
@@ -154,15 +189,19 @@ class Turns:
                 self._grow(exchange, len(data))
         try:
             self._response_parser.feed_data(data)
-        except (httptools.HttpParserUpgrade, httptools.HttpParserCallbackError):
-            self._unfollow("ok")
+        except httptools.HttpParserUpgrade:
+            self._unfollow("upgrade", outcome="ok")
+        except httptools.HttpParserCallbackError:
+            self._unfollow(self._why or "malformed_response", outcome="ok")
         except httptools.HttpParserError:
-            self._unfollow("error")
+            self._turned = True
+            self._unfollow("malformed_response")
 
     def client_gone(self, now: float) -> None:
         """The client closed: what still waits was aborted by it."""
         self._now = now
         self._end_all("client_abort")
+        self._may_resume = False
         self._stop()
 
     def model_gone(self, now: float) -> None:
@@ -171,6 +210,7 @@ class Turns:
         if self._waiting and _ends_by_close(self._waiting[0].head):
             self._end(self._waiting.popleft(), self._response_parser.get_status_code())
         self._end_all("client_abort" if self.client_finished else "error")
+        self._may_resume = False
         self._stop()
 
     # The parsers' news
@@ -182,7 +222,7 @@ class Turns:
         waiting = self._waiting
         if waiting:  # pipelined: answers of several may come in one chunk
             if len(waiting) >= MAX_PIPELINED or waiting[0].method in _ANSWERED_BY_A_HEADER:
-                raise _CannotFollowError
+                raise self._cannot("pipelined")
             self._drop_copy(waiting[0])
             exchange.request = None
         waiting.append(exchange)
@@ -204,8 +244,8 @@ class Turns:
             self._drop_copy(exchange)
         if method in _ANSWERED_BY_A_HEADER:
             if len(self._waiting) > 1:
-                raise _CannotFollowError
-            self._response_parser = httptools.HttpResponseParser(_HeaderSide(self))
+                raise self._cannot("pipelined")
+            self._response_parser = _response_parser(_HeaderSide(self))
 
     def request_complete(self) -> None:
         self._open = None
@@ -215,9 +255,9 @@ class Turns:
         status = self._response_parser.get_status_code()
         method = self._waiting[0].method if self._waiting else b""
         if method == b"CONNECT" and 200 <= status < 300:
-            raise _CannotFollowError
+            raise self._cannot("tunnel")
         if method == b"HEAD" and status >= 200:
-            self._response_parser = httptools.HttpResponseParser(_ResponseSide(self))
+            self._response_parser = _response_parser(_ResponseSide(self))
             self._end(self._waiting.popleft(), status)
 
     def response_complete(self) -> None:
@@ -227,7 +267,7 @@ class Turns:
         if status >= 200:
             self._end(self._waiting.popleft(), status)
         elif status == 101:
-            raise _CannotFollowError
+            raise self._cannot("upgrade")
         else:  # an interim answer is not the answer, but that may have begun in the same chunk
             exchange = self._waiting[0]
             exchange.head = exchange.head.partition(_HEADER_END)[2]
@@ -238,18 +278,18 @@ class Turns:
         """A request offers an upgrade, and whether the protocol changes is for the answer to say. httptools stops
         after such a request's header, at `offset`; its body, if it has one, and what follows are read here."""
         if len(self._touched) != 1:
-            return self._unfollow("error")
+            return self._unfollow("pipelined")
         exchange = self._touched[0]
         head = b"".join((*(exchange.request or ()), data[:offset]))
         framing = _FRAMING.search(head)
-        self._request_parser = httptools.HttpRequestParser(_RequestSide(self))
+        self._request_parser = _request_parser(self)
         try:
             if framing and exchange.method != b"CONNECT":
                 self._open = exchange
                 self._request_parser.feed_data(b"POST / HTTP/1.1" + framing[0] + _HEADER_END)
             self._request_parser.feed_data(data[offset:])
         except (httptools.HttpParserUpgrade, httptools.HttpParserError):
-            self._unfollow("error")
+            self._unfollow(self._why or "malformed_request")
 
     # What becomes of an exchange
 
@@ -273,13 +313,39 @@ class Turns:
             self._observer.ended(exchange, outcome)
         exchange.request = None  # whoever wanted the copy has it; bytes that still come are not part of it
 
-    def _unfollow(self, outcome: str) -> None:
-        """Stop following: TLS, HTTP/2, an upgrade or broken HTTP. Exchanges under way end here, as far as is known."""
+    def _cannot(self, reason: str) -> _CannotFollowError:
+        self._why = reason
+        return _CannotFollowError(reason)
+
+    def _protocol_spoken(self) -> str:
+        if self._first.startswith(b"\x16"):
+            return "tls"
+        return "http2" if self._first.startswith(_HTTP2_PREFACE[:5]) else "malformed_request"
+
+    def _unfollow(self, reason: str, outcome: str = "unfollowed") -> None:
+        """Stop following, for one of blindness.UNFOLLOWED. Exchanges under way end here, as far as is known."""
+        self._may_resume = reason in MALFORMED and len(self._waiting) <= 1
         self._stop()
+        self._why = reason
         self._end_all(outcome)
-        self._observer.unfollowed()
+        self._observer.unfollowed(reason)
+
+    def _resumes(self, data: bytes) -> bool:
+        """Whether these bytes begin a new exchange for certain: without pipelining, the client speaks again only after
+        the model's answer, and does so with a request line."""
+        turned, self._turned = self._turned, False
+        if not (self._may_resume and turned and _REQUEST_LINE.match(data)):
+            return False
+        self.following, self._why, self._first = True, None, b""
+        self._request_parser = _request_parser(self)
+        self._response_parser = _response_parser(_ResponseSide(self))
+        self._observer.watched()
+        return True
 
     def _stop(self) -> None:
+        if self._why is not None and not self.following:
+            self._observer.watched()  # gone, and so no longer unwatched
+            self._why = None
         self.following = False
         # The parsers hold this object and this object holds them: no collector should have to find that out.
         self._request_parser = self._response_parser = None
@@ -325,6 +391,20 @@ class _HeaderSide:
     def __init__(self, turns: Turns) -> None:
         self.on_headers_complete = turns.response_headers_complete
         self.on_message_complete = turns.response_complete
+
+
+def _lenient(parser: Any) -> Any:
+    """Tolerant of how headers are written, never of two ways to frame a message."""
+    parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
+    return parser
+
+
+def _request_parser(turns: Turns) -> Any:
+    return _lenient(httptools.HttpRequestParser(_RequestSide(turns)))
+
+
+def _response_parser(side: object) -> Any:
+    return _lenient(httptools.HttpResponseParser(side))
 
 
 def _ends_by_close(head: bytes) -> bool:

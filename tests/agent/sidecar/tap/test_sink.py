@@ -138,7 +138,7 @@ def test_requests_are_the_joined_exchanges_and_nothing_is_made_up_that_was_not_t
     counts = recorded.counts()
     requests = {key: value for key, value in counts.items() if key.startswith("ml_inference_requests_total")}
     assert requests == {'ml_inference_requests_total{code="200",protocol="cloudevents"}': float(len(MARKETS))}
-    assert recorded.outcomes() == {"ok": len(MARKETS), "error": 0, "client_abort": 0, "timeout": 0}
+    assert recorded.outcomes() == {"ok": len(MARKETS), "error": 0, "client_abort": 0, "timeout": 0, "unfollowed": 0}
     for silent in (
         "ml_inference_duration_seconds_count",
         "ml_inference_time_to_first_byte_seconds_count",

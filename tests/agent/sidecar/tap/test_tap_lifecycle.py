@@ -143,7 +143,13 @@ def test_killing_the_analyser_again_and_again_costs_no_client_anything_and_no_ex
             running.wait_for_analyser()
             shed = running.copies()["shed"]
         assert clients.failures == []
-        assert running.outcomes() == {"ok": clients.answered, "error": 0, "client_abort": 0, "timeout": 0}
+        assert running.outcomes() == {
+            "ok": clients.answered,
+            "error": 0,
+            "client_abort": 0,
+            "timeout": 0,
+            "unfollowed": 0,
+        }
         until(lambda: sum(running.copies().values()) == clients.answered)
         copies = running.copies()
         assert copies["undecodable"] == 0

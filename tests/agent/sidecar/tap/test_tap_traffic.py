@@ -18,6 +18,7 @@ from tests.agent.sidecar.tap.tap_process import (
     Tap,
     connected,
     free_ports,
+    labelled,
     model,
     predict,
     read_message,
@@ -93,7 +94,7 @@ def test_arbitrary_bytes_pass_exactly_in_both_directions() -> None:
         sender.join()
         assert answer == b"I speak first\n" + back
         assert got.digest() == hashlib.sha256(there).digest()
-        assert running.copies()["undecodable"] == 1
+        assert sum(labelled(running.counts(), "pegel_tap_unfollowed_connections_total").values()) == 1
 
 
 def test_a_model_that_has_finished_sending_still_hears_the_client() -> None:
@@ -239,7 +240,7 @@ def test_a_client_that_resets_reaches_the_model_as_a_reset_and_is_an_abort() -> 
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         until(lambda: seen == ["reset"])
-        assert running.outcomes() == {"ok": 0, "error": 0, "client_abort": 1, "timeout": 0}
+        assert running.outcomes() == {"ok": 0, "error": 0, "client_abort": 1, "timeout": 0, "unfollowed": 0}
         assert running.counts()["ml_inference_requests_in_flight"] == 0
 
 
@@ -303,31 +304,36 @@ def test_a_client_that_waits_for_100_continue_gets_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ask", "grant"),
+    ("reason", "ask", "grant"),
     [
-        (b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ("upgrade", b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
          b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-        (b"CONNECT m:443 HTTP/1.1\r\nHost: m:443\r\n\r\n", b"HTTP/1.1 200 Connection established\r\n\r\n"),
-        (bytes.fromhex("16030100f8010000f40303"), bytes.fromhex("160303007a0200007603")),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),
+        ("tunnel", b"CONNECT m:443 HTTP/1.1\r\nHost: m:443\r\n\r\n", b"HTTP/1.1 200 Connection established\r\n\r\n"),
+        ("tls", bytes.fromhex("16030100f8010000f40303"), bytes.fromhex("160303007a0200007603")),
+        ("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"),
          bytes.fromhex("000000040000000000")),
     ],
     ids=["websocket", "connect", "tls", "http2"],
 )  # fmt: skip
-def test_what_is_no_http_1_or_stops_being_it_is_forwarded_and_reported_once(ask: bytes, grant: bytes) -> None:
+def test_what_is_no_http_1_or_stops_being_it_is_forwarded_and_reported_once(
+    reason: str, ask: bytes, grant: bytes
+) -> None:
     async def tunnels(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(len(ask)) == ask
         writer.write(grant)
         while data := await reader.read(1 << 16):
             writer.write(data[::-1])
 
-    with model(tunnels) as port, tap(port) as running, connected(running.port) as client:
+    with model(tunnels) as port, tap(port, ready=True) as running, connected(running.port) as client:
         client.sendall(ask)
         assert received(client, len(grant)) == grant
         for _ in range(3):
             client.sendall(b"\x00\x01\xffPOST / HTTP/1.1\r\n")
             assert received(client, 20) == b"\x00\x01\xffPOST / HTTP/1.1\r\n"[::-1]
-        assert running.copies() == {"analysed": 0, "shed": 0, "undecodable": 1}
+        unfollowed = labelled(running.counts(), "pegel_tap_unfollowed_connections_total")
+        assert {why: count for why, count in unfollowed.items() if count} == {reason: 1}
+        assert b"No traffic yet" not in running.ask("/")[1]
+        until(lambda: running.counts()["pegel_tap_unwatched_seconds_total"] > 0)
         assert sum(running.outcomes().values()) == 0
 
 
@@ -391,3 +397,20 @@ def test_a_thousand_idle_connections_are_kept_and_still_answered(answering: Tap)
         for client in clients:
             client.close()
     until(lambda: answering.counts()["pegel_tap_connections"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [(b"/invocations", "mlflow"), (b"/v1/chat/completions?x=secret", "openai"), (b"/secret/path", "path")],
+)
+def test_a_post_that_is_not_read_is_counted_by_what_it_looks_like(path: bytes, reason: str) -> None:
+    with model(predict) as port, tap(port, ready=True) as running, connected(running.port) as client:
+        for _ in range(2):
+            client.sendall(ASK.replace(b"/v1/models/m:predict", path))
+            assert received(client, len(ANSWER)) == ANSWER
+        undecodable = labelled(running.counts(), "pegel_tap_undecodable_total")
+        assert {why: count for why, count in undecodable.items() if count} == {reason: 2}
+        assert running.copies()["undecodable"] == 2
+        page = running.ask("/")[1]
+        assert b"2 POSTs to paths" in page
+        assert b"secret" not in page + running.log.read_bytes()

@@ -48,11 +48,12 @@ class Line:
     copying: Copying = field(default_factory=Copying)
     exchanges: list[Ended] = field(default_factory=list)
     begun: int = 0
-    unfollowed: int = 0
+    reasons: list[str] = field(default_factory=list)
+    blind: int = 0
     now: float = 100.0
 
     def __post_init__(self) -> None:
-        self.turns = Turns(Observer(self._begun, self._ended, self._unfollowed), self.copying)
+        self.turns = Turns(Observer(self._begun, self._ended, self._unfollowed, self._watched), self.copying)
 
     def _begun(self, exchange: turns_module.Exchange) -> None:
         self.begun += 1
@@ -66,8 +67,16 @@ class Line:
             )
         )  # fmt: skip
 
-    def _unfollowed(self) -> None:
-        self.unfollowed += 1
+    def _unfollowed(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.blind += 1
+
+    def _watched(self) -> None:
+        self.blind -= 1
+
+    @property
+    def unfollowed(self) -> int:
+        return len(self.reasons)
 
     def send(self, data: bytes) -> "Line":
         self.now += 1
@@ -311,10 +320,10 @@ def test_what_is_not_http_1_is_followed_no_longer_and_counted_once(first: bytes)
     assert line.copying.bytes == 0
 
 
-def test_an_answer_that_is_not_http_is_an_error() -> None:
+def test_an_answer_that_is_not_http_is_not_the_model_s_error() -> None:
     line = Line().send(ASK).answer(b"SSH-2.0-OpenSSH\r\n")
-    assert line.summaries == [(TFSERVING, 0, "error")]
-    assert line.unfollowed == 1
+    assert line.summaries == [(TFSERVING, 0, "unfollowed")]
+    assert line.reasons == ["malformed_response"]
 
 
 def test_a_request_that_is_no_inference_or_in_an_unknown_protocol_is_not_copied() -> None:
@@ -377,7 +386,7 @@ def test_no_bytes_at_all_raise_or_lose_count(chunks: list[tuple[str, bytes]], mo
     line.client_closes()
     assert line.begun == len(line.exchanges)
     assert line.copying.bytes == 0
-    assert line.unfollowed <= 1
+    assert line.blind == 0
     assert line.turns.idle
 
 
@@ -437,3 +446,53 @@ def test_pipelined_requests_are_counted_exactly_however_they_are_cut(
     for exchange, (ask, answer) in zip(line.exchanges, script, strict=True):
         assert exchange.copy in (None, (ask, answer))
     assert line.copying.bytes == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 20\r\nContent-Length: 20",
+        b"Content-Length: 20\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 20\r\nX: a\r\n b",
+        b"Content-Length: 20\r\nX: a\x01b",
+        b"Content-Length: 20\nX: a",
+        b"X[a]: 1\r\nContent-Length: 20",
+    ],
+)
+def test_an_answer_that_the_parser_refuses_is_no_error_and_the_next_request_is_counted(headers: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\n" + headers + b'\r\n\r\n{"predictions": [1]}'
+    line = Line().send(ASK).answer(answer).send(ASK).answer(ANSWER)
+    assert line.summaries[0] in [(TFSERVING, 0, "unfollowed"), (TFSERVING, 200, "ok")]
+    assert line.summaries[1:] == [(TFSERVING, 200, "ok")]
+    assert line.blind == 0
+    assert line.begun == len(line.exchanges)
+
+
+def test_after_a_request_with_a_strange_header_the_next_200_are_counted() -> None:
+    line = Line().send(ASK.replace(b"Host: m", b"X[a]: 1")).answer(ANSWER)
+    for _ in range(200):
+        line.send(ASK).answer(ANSWER)
+    assert line.summaries[-200:] == [(TFSERVING, 200, "ok")] * 200
+
+
+def test_what_a_client_sends_before_the_model_has_spoken_begins_no_exchange_anew() -> None:
+    line = Line().send(b"POST /v1/models/m:predict HTTP/1.1\r\nbad header\r\n\r\n").send(ASK)
+    assert line.reasons == ["malformed_request"]
+    assert not line.turns.following
+    assert line.blind == 1
+    assert line.client_closes().blind == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2"),
+        (bytes.fromhex("16030100f8010000f40303"), "tls"),
+        (b"\x00garbage\r\n\r\n", "malformed_request"),
+    ],
+)
+def test_why_a_connection_is_not_followed_is_known_however_its_bytes_are_cut(first: bytes, reason: str) -> None:
+    whole, cut = Line().send(first), Line()
+    for byte in range(len(first)):
+        cut.send(first[byte : byte + 1])
+    assert whole.reasons == cut.reasons == [reason]
