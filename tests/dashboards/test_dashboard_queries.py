@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from pegel_dashboards import dashboards, queries
 from pegel_dashboards.grafana import LONGEST_SCRAPE_INTERVAL
-from pegel_rules import Record, Settings, groups
+from pegel_rules import Record, Settings, accuracy, groups
 from prometheus_with_data import Prometheus, Series, prometheus
 
 pytestmark = pytest.mark.integration
@@ -183,7 +183,7 @@ def test_the_accuracy_shown_is_the_accuracy_that_the_alert_judges(server):
     recorded = {
         rule.name: rule.expr for group in groups(Settings()) for rule in group.rules if isinstance(rule, Record)
     }
-    judged = recorded[ACCURACY].replace(JUDGED, f"({recorded[JUDGED]})")
+    judged = recorded[accuracy.ACCURACY].replace(accuracy.JUDGED, f"({recorded[accuracy.JUDGED]})")
     assert asked(server, "Model Accuracy") == server.query(judged)
 
 
