@@ -193,7 +193,7 @@ def test_an_attack_on_the_admin_port_costs_no_probe_and_no_client_anything() -> 
             while time.monotonic() < deadline:  # meanwhile clients of the model vanish or break off as they wait
                 for end in (vanish, reset_on_close):
                     sock = socket.create_connection(("127.0.0.1", running.port), 10)
-                    sock.sendall(ASK.replace(b"/m:", b"/slow:"))
+                    sock.sendall(ASK.replace(b":predict", b":predict?slow"))
                     end(sock)
                     if end is reset_on_close:
                         time.sleep(0.2)
