@@ -69,7 +69,7 @@ INFERENCE_IN_FLIGHT = Metric(
 INFERENCE_OUTCOMES = Metric(
     "ml_inference_outcomes_total", "counter",
     "How requests ended: ok, error (status 5xx or a broken answer), client_abort, timeout, "
-    "unfollowed (the answer could not be framed).", (*_MODEL, "outcome"),
+    "unfollowed (it, or its answer, could not be framed).", (*_MODEL, "outcome"),
 )  # fmt: skip
 INFERENCE_RATE = Metric(
     "inference_requests_per_second",
@@ -236,7 +236,8 @@ TAP_UNDECODABLE = Metric(
 )  # fmt: skip
 TAP_UNFOLLOWED = Metric(
     "pegel_tap_unfollowed_connections_total", "counter",
-    "How often a connection could be followed no longer: its requests are not counted from there on.",
+    "How often a connection could be followed no longer: its requests are not counted from there on, or until one"
+    " begins for certain.",
     (*_MODEL, "reason"),
 )  # fmt: skip
 TAP_BYTES = Metric("pegel_tap_bytes_total", "counter", "Bytes forwarded.", (*_MODEL, "direction"))

@@ -12,9 +12,6 @@ UNFOLLOWED = {
 }
 """Reasons for a connection to be followed no longer, and what is said of such connections."""
 
-MALFORMED = frozenset({"malformed_request", "malformed_response"})
-"""After these following may begin anew."""
-
 _LOOKS = (
     ("mlflow", "MLflow's /invocations", (b"/invocations",)),
     ("openai", "OpenAI's /v1/completions or the like", (b"/v1/chat/completions", b"/v1/completions", b"/v1/responses")),

@@ -12,8 +12,8 @@ from typing import Any
 
 import httptools
 
-from pegel_agent.sidecar.blindness import MALFORMED
 from pegel_agent.sidecar.paths import OTHER, Model, model_of, protocol_of
+from pegel_agent.sidecar.tap.broken import BrokenExchange, begins_a_request
 
 MAX_COPY_BYTES = 4 << 20
 """An exchange with more bytes than this is counted, not copied."""
@@ -25,9 +25,8 @@ _REMEMBERED_TARGETS = 256
 _MAX_TARGET_BYTES = 8 << 10
 _MAX_HEAD_BYTES = 8 << 10
 
-_HEADER_END = b"\r\n\r\n"
-_FRAMING = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:[^\r\n]*", re.IGNORECASE)
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r?\n")
+_HEADER_END = re.compile(rb"\n\r?\n")
+_FRAMING = re.compile(rb"\n(?:content-length|transfer-encoding)[ \t]*:[^\r\n]*", re.IGNORECASE)
 _HTTP2_PREFACE = b"PRI * HTTP/2.0"
 _ANSWERED_BY_A_HEADER = (b"HEAD", b"CONNECT")
 
@@ -94,16 +93,15 @@ class Turns:
     """One connection's exchanges. Feed it the bytes of both directions in the order they were seen."""
 
     __slots__ = (
+        "_broken",
         "_copying",
         "_first",
-        "_may_resume",
         "_now",
         "_observer",
         "_open",
         "_request_parser",
         "_response_parser",
         "_touched",
-        "_turned",
         "_waiting",
         "_why",
         "client_finished",
@@ -127,9 +125,8 @@ class Turns:
         """Why what comes next can't be followed, as a parser's callback found it."""
         self._first = b""
         """The connection's first bytes, until the first request's header is complete."""
-        self._may_resume = False
-        self._turned = False
-        """Whether the model has spoken since the following ended or the client last spoke."""
+        self._broken: BrokenExchange | None = None
+        """After whose end the connection may be followed again; None while it is followed, and where it never is."""
         self._request_parser: Any = _request_parser(self)
         self._response_parser: Any = _response_parser(_ResponseSide(self))
 
@@ -146,7 +143,7 @@ class Turns:
 
     def request_bytes(self, data: bytes, now: float) -> None:
         """Bytes that went to the model at `now`."""
-        if not self.following and not self._resumes(data):
+        if not self.following and not self._resumes(data, now):
             return
         if len(self._first) < len(_HTTP2_PREFACE):
             self._first += data[: len(_HTTP2_PREFACE)]
@@ -160,7 +157,7 @@ class Turns:
         except httptools.HttpParserUpgrade as offer:
             self._after_offer(data, offer.args[0])
         except httptools.HttpParserError:
-            self._unfollow(self._why or self._protocol_spoken())
+            self._refuse_request(data)
         if len(touched) == 1:
             exchange = touched[0]
             if exchange.request is not None:
@@ -173,16 +170,20 @@ class Turns:
     def response_bytes(self, data: bytes, now: float) -> None:
         """Bytes that came from the model at `now`."""
         if not self.following:
-            self._turned = True
+            if self._broken is not None:
+                self._broken.answers(data, now)
             return
         self._now = now
         waiting = self._waiting
+        before: bytes | None = None
         if waiting:
             exchange = waiting[0]
             if not exchange.first_byte:
+                before = b""
                 exchange.first_byte = now
                 exchange.head = data[:_MAX_HEAD_BYTES]
-            elif _HEADER_END not in exchange.head and len(exchange.head) < _MAX_HEAD_BYTES:
+            elif len(exchange.head) < _MAX_HEAD_BYTES and not _HEADER_END.search(exchange.head):
+                before = exchange.head
                 exchange.head += data[:_MAX_HEAD_BYTES]
             if exchange.request is not None:
                 exchange.response.append(data)
@@ -194,14 +195,16 @@ class Turns:
         except httptools.HttpParserCallbackError:
             self._unfollow(self._why or "malformed_response", outcome="ok")
         except httptools.HttpParserError:
-            self._turned = True
-            self._unfollow("malformed_response")
+            broken = None
+            if len(waiting) == 1 and self._open is None and waiting[0] is exchange:
+                broken = BrokenExchange(exchange.method, answer_is_known=before is not None)
+                broken.answers((before or b"") + data, now)
+            self._unfollow("malformed_response", broken=broken)
 
     def client_gone(self, now: float) -> None:
         """The client closed: what still waits was aborted by it."""
         self._now = now
         self._end_all("client_abort")
-        self._may_resume = False
         self._stop()
 
     def model_gone(self, now: float) -> None:
@@ -210,7 +213,6 @@ class Turns:
         if self._waiting and _ends_by_close(self._waiting[0].head):
             self._end(self._waiting.popleft(), self._response_parser.get_status_code())
         self._end_all("client_abort" if self.client_finished else "error")
-        self._may_resume = False
         self._stop()
 
     # The parsers' news
@@ -237,11 +239,8 @@ class Turns:
         exchange = self._open
         if exchange is None or exchange.method or exchange.ended:  # after an offer; answered before it was asked
             return
-        exchange.method = method = self._request_parser.get_method()
-        exchange.protocol, exchange.model = protocol, _ = _asked(method, exchange.target)
-        self._observer.begun(exchange)
-        if protocol is None or protocol is OTHER or exchange.unread:
-            self._drop_copy(exchange)
+        method = self._request_parser.get_method()
+        self._begin(exchange, method)
         if method in _ANSWERED_BY_A_HEADER:
             if len(self._waiting) > 1:
                 raise self._cannot("pipelined")
@@ -270,7 +269,8 @@ class Turns:
             raise self._cannot("upgrade")
         else:  # an interim answer is not the answer, but that may have begun in the same chunk
             exchange = self._waiting[0]
-            exchange.head = exchange.head.partition(_HEADER_END)[2]
+            end = _HEADER_END.search(exchange.head)
+            exchange.head = exchange.head[end.end() :] if end else b""
             if not exchange.head:
                 exchange.first_byte = 0.0
 
@@ -286,12 +286,21 @@ class Turns:
         try:
             if framing and exchange.method != b"CONNECT":
                 self._open = exchange
-                self._request_parser.feed_data(b"POST / HTTP/1.1" + framing[0] + _HEADER_END)
+                self._request_parser.feed_data(b"POST / HTTP/1.1\r" + framing[0] + b"\r\n\r\n")
             self._request_parser.feed_data(data[offset:])
-        except (httptools.HttpParserUpgrade, httptools.HttpParserError):
+        except httptools.HttpParserUpgrade:  # by another request, in the same bytes
+            self._unfollow("pipelined")
+        except httptools.HttpParserError:
             self._unfollow(self._why or "malformed_request")
 
     # What becomes of an exchange
+
+    def _begin(self, exchange: Exchange, method: bytes) -> None:
+        exchange.method = method
+        exchange.protocol, exchange.model = protocol, _ = _asked(method, exchange.target)
+        self._observer.begun(exchange)
+        if protocol is None or protocol is OTHER or exchange.unread:
+            self._drop_copy(exchange)
 
     def _end(self, exchange: Exchange, status: int) -> None:
         exchange.status = status
@@ -322,19 +331,37 @@ class Turns:
             return "tls"
         return "http2" if self._first.startswith(_HTTP2_PREFACE[:5]) else "malformed_request"
 
-    def _unfollow(self, reason: str, outcome: str = "unfollowed") -> None:
+    def _refuse_request(self, data: bytes) -> None:
+        """The client's bytes can't be followed. A request that went to the model counts, if its first line was read."""
+        reason = self._why or self._protocol_spoken()
+        exchange, waiting = self._open, self._waiting
+        broken = None
+        if reason == "malformed_request" and exchange is not None and waiting and waiting[-1] is exchange:
+            known = None if exchange.request is None else b"".join((*exchange.request, data))
+            if not exchange.method and exchange.target:  # its header was refused, and not its body
+                self._begin(exchange, self._request_parser.get_method())
+                if known is not None and len(waiting) == len(self._touched) == 1 and not exchange.first_byte:
+                    broken = BrokenExchange(exchange.method, known)
+        self._unfollow(reason, broken=broken)
+
+    def _unfollow(self, reason: str, outcome: str = "unfollowed", *, broken: BrokenExchange | None = None) -> None:
         """Stop following, for one of blindness.UNFOLLOWED. Exchanges under way end here, as far as is known."""
-        self._may_resume = reason in MALFORMED and len(self._waiting) <= 1
         self._stop()
+        self._broken = broken
         self._why = reason
         self._end_all(outcome)
         self._observer.unfollowed(reason)
 
-    def _resumes(self, data: bytes) -> bool:
-        """Whether these bytes begin a new exchange for certain: without pipelining, the client speaks again only after
-        the model's answer, and does so with a request line."""
-        turned, self._turned = self._turned, False
-        if not (self._may_resume and turned and _REQUEST_LINE.match(data)):
+    def _resumes(self, data: bytes, now: float) -> bool:
+        """Whether these bytes of the client's begin a new exchange for certain, as the one before is over."""
+        broken = self._broken
+        if broken is None:
+            return False
+        if not broken.is_over(now):
+            broken.asks(data)
+            return False
+        self._broken = None
+        if not begins_a_request(data):
             return False
         self.following, self._why, self._first = True, None, b""
         self._request_parser = _request_parser(self)
@@ -347,6 +374,7 @@ class Turns:
             self._observer.watched()  # gone, and so no longer unwatched
             self._why = None
         self.following = False
+        self._broken = None
         # The parsers hold this object and this object holds them: no collector should have to find that out.
         self._request_parser = self._response_parser = None
 
@@ -409,8 +437,8 @@ def _response_parser(side: object) -> Any:
 
 def _ends_by_close(head: bytes) -> bool:
     """Whether an answer's header is complete and leaves it to the connection's close to end the body."""
-    header, end, _ = head.partition(_HEADER_END)
-    return bool(end) and not _FRAMING.search(header)
+    end = _HEADER_END.search(head)
+    return end is not None and not _FRAMING.search(head, 0, end.end())
 
 
 _Asked = tuple[str | None, Model | None]

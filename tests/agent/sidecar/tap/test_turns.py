@@ -316,7 +316,7 @@ def test_what_is_not_http_1_is_followed_no_longer_and_counted_once(first: bytes)
         line.send(first[byte : byte + 1])
     line.answer(b"\x15\x03\x03").send(b"more").model_closes().client_closes()
     assert line.unfollowed == 1
-    assert line.exchanges == []
+    assert line.summaries == ([(OTHER, 0, "unfollowed")] if first.startswith(b"POST") else [])
     assert line.copying.bytes == 0
 
 
@@ -473,6 +473,99 @@ def test_after_a_request_with_a_strange_header_the_next_200_are_counted() -> Non
     for _ in range(200):
         line.send(ASK).answer(ANSWER)
     assert line.summaries[-200:] == [(TFSERVING, 200, "ok")] * 200
+
+
+STRANGE, STRANGE_ANSWER = (each.replace(b"\r\n", b"\r\nX[a]: 1\r\n", 1) for each in (ASK, ANSWER))
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        [(CLIENT, ASK + STRANGE), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE + ASK), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE), (CLIENT, ASK), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE), (MODEL, ANSWER[:-1])],
+        [(CLIENT, STRANGE), (MODEL, CONTINUE)],
+        [(CLIENT, STRANGE[:-1]), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE), (MODEL, ANSWER + ANSWER)],
+        [(CLIENT, STRANGE), (MODEL, ANSWER_BY_CLOSE)],
+        [(CLIENT, STRANGE), (MODEL, b"220 mail")],
+        [(CLIENT, STRANGE.replace(b"Content-Length:", b"Content-Length :")), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE.replace(b"\r\n", b"\r\nContent-Length: 1\r\n", 1)), (MODEL, ANSWER)],
+        [(CLIENT, STRANGE), (MODEL, ANSWER), (CLIENT, b"more")],
+        [(CLIENT, ASK + ASK), (MODEL, STRANGE_ANSWER)],
+        [(CLIENT, ASK), (MODEL, STRANGE_ANSWER[:-1])],
+        [(CLIENT, ASK), (MODEL, STRANGE_ANSWER), (CLIENT, ASK[:9])],
+        [(CLIENT, ASK[:-1]), (MODEL, STRANGE_ANSWER)],
+        [(CLIENT, ASK_CHUNKED.replace(b"4\r\n", b"4 x\r\n")), (MODEL, ANSWER)],
+    ],
+)
+def test_where_there_is_doubt_after_a_break_nothing_is_counted_any_more(doubt: list[tuple[str, bytes]]) -> None:
+    line = Line()
+    for side, data in doubt:
+        _ = line.send(data) if side == CLIENT else line.answer(data)
+    for _ in range(3):
+        line.send(ASK).answer(ANSWER)
+    assert not line.turns.following
+    assert (len(line.reasons), line.blind) == (1, 1)
+    assert line.begun == len(line.exchanges)
+    assert {(status, outcome) for _, status, outcome in line.summaries} == {(0, "unfollowed")}
+    assert line.client_closes().blind == 0
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.data())
+def test_however_clients_pipeline_around_a_break_no_answer_is_taken_for_another_request_s(data: st.DataObject) -> None:
+    counted: list[tuple[bytes, int]] = []
+
+    def ended(exchange: turns_module.Exchange, outcome: str) -> None:
+        counted.append((exchange.target, exchange.status))
+
+    turns = Turns(Observer(lambda _: None, ended, lambda _: None), Copying())
+    strange = st.sampled_from([b"", b"", b"X[a]: 1\r\n", b"Content-Length: 2\r\n", b"X: a\r\n b\r\n", b"Y\r\n"])
+    length = data.draw(st.integers(1, 6))
+    asks = [
+        b"POST /%d HTTP/1.1\r\n%sContent-Length: 2\r\n\r\n{}" % (number, data.draw(strange)) for number in range(length)
+    ]
+    answers = [
+        b"HTTP/1.1 %d OK\r\n%sContent-Length: 2\r\n\r\n{}" % (200 + number, data.draw(strange))
+        for number in range(length)
+    ]
+    asked = answered = 0
+    now = 0.0
+    ask, answer = b"".join(asks), b"".join(answers)
+    ends = [sum(map(len, asks[: number + 1])) for number in range(length)]
+    while answered < len(answer):
+        now += data.draw(st.sampled_from([0.001, 1.0]))
+        # The model has answered no more than it was asked.
+        may_answer = sum(len(answers[number]) for number in range(length) if ends[number] <= asked)
+        places = sorted({*ends, *(end + 9 for end in ends), *(end - 1 for end in ends)})
+        if asked < len(ask) and (answered == may_answer or data.draw(st.booleans())):
+            to = data.draw(st.sampled_from([place for place in places if asked < place <= len(ask)] or [len(ask)]))
+            turns.request_bytes(ask[asked:to], now)
+            asked = to
+        else:
+            to = data.draw(st.sampled_from([answered + 1, (answered + may_answer + 1) // 2, may_answer]))
+            turns.response_bytes(answer[answered:to], now)
+            answered = to
+    turns.client_gone(now)
+    assert all(status in (0, 200 + int(target[1:])) for target, status in counted)
+    assert len({target for target, _ in counted}) == len(counted)
+
+
+def test_an_answer_whose_end_no_header_tells_is_over_when_nothing_more_comes() -> None:
+    at_once, later = Line(), Line()
+    for line, waits in ((at_once, -1.0), (later, 0.0)):
+        line.send(ASK).answer(STRANGE_ANSWER.replace(b": 20", b": 20, 20"))
+        line.now += waits
+        line.send(ASK).answer(ANSWER)
+    assert at_once.summaries == [(TFSERVING, 0, "unfollowed")]
+    assert later.summaries == [(TFSERVING, 0, "unfollowed"), (TFSERVING, 200, "ok")]
+
+
+def test_two_offers_of_an_upgrade_in_one_chunk_are_pipelined_and_a_bad_body_is_not() -> None:
+    assert Line().send(ASK_OFFERING * 2).reasons == ["pipelined"]
+    assert Line().send(CHUNKED_OFFERING.replace(b"4\r\n", b"x\r\n")).reasons == ["malformed_request"]
 
 
 def test_what_a_client_sends_before_the_model_has_spoken_begins_no_exchange_anew() -> None:
