@@ -69,8 +69,8 @@ def _beside_limit() -> Panel:
 
 
 def _bins() -> Panel:
-    of_bin = f"avg by ({MODEL}, feature, bin)"  # the windows' reference is one and the same, but for hours of the day
-    reference = _recorded("namespace_bin:ml_feature_reference_rows:share")
+    of_bin = f"avg by ({MODEL}, feature, reference, bin)"  # the windows' reference is one and the same, but for hours of the day
+    reference = _recorded("namespace_bin:ml_feature_reference_rows:share", f'{CHOSEN},feature=~"$feature"')
     return Panel(
         title="Share of Each Bin",
         description="Where the rows of the chosen feature fall, over all replicas, beside the reference's shares.",

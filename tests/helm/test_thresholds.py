@@ -88,7 +88,7 @@ def test_the_fleets_budget_is_one_per_model_and_its_own_wins(tmp_path):
     """What the rules make of it is the number of features to a false alarm, a quarter of the budget being theirs."""
     values = {"driftFleet": {"default": 0.5, "perModel": [{"modelName": "churn", "falseAlarms": "2.0"}]}}
     series = {
-        model(name, metric="ml_feature_reference_rows", feature=feature, bin=own): "500+0x120"
+        model(name, metric="ml_feature_reference_rows", feature=feature, bin=own, reference="cafe"): "500+0x120"
         for name in ("churn", "fraud")
         for feature in ("age", "fee")
         for own in ("low", "high")

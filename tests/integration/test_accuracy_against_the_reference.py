@@ -86,7 +86,7 @@ def test_labels_are_counted_by_class_and_the_page_equals_what_was_sent(sidecar: 
     last = labelled[-500:]
     assert counts["ml_model_accuracy"] == pytest.approx(sum(row[1] == row[2] for row in last) / 500)
     brier = float(np.mean([(score - label) ** 2 for _, label, _, score in last]))
-    assert counts['ml_model_quality{metric="brier",}'] == pytest.approx(brier, abs=0.01)
+    assert counts['ml_model_quality{metric="brier"}'] == pytest.approx(brier, abs=0.01)
     assert counts["ml_accuracy_drop_detected"] == 0
 
 
