@@ -69,7 +69,7 @@ def _beside_limit() -> Panel:
 
 
 def _bins() -> Panel:
-    of_bin = f"avg by ({MODEL}, feature, reference, bin)"  # the windows' reference is one and the same, but for hours of the day
+    of_bin = f"avg by ({MODEL}, feature, reference, bin)"  # one for all windows, but for hours of the day
     reference = _recorded("namespace_bin:ml_feature_reference_rows:share", f'{CHOSEN},feature=~"$feature"')
     return Panel(
         title="Share of Each Bin",

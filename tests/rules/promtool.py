@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ def promtools() -> tuple[str, ...]:
         message = built.stderr if debians else "promtool is missing: apt-get install prometheus"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return debians, built.stdout.strip()
+
+
+@pytest.fixture
+def debians_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian's promtool alone: a current one leaves out a range's left end, and the expected counts here include it."""
+    monkeypatch.setattr(sys.modules[__name__], "promtools", functools.partial(_first, promtools))
+
+
+def _first(tools: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+    return tools()[:1]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -23,10 +23,12 @@ from fleet_rows import (
 )
 from pegel_rules import Settings
 from pegel_rules.files import RUNBOOKS
-from promtool import Firing, check
+from promtool import Firing, check, debians_alone
 from scipy.stats import norm
 
-pytestmark = pytest.mark.integration
+__all__ = ["debians_alone"]
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("debians_alone")]
 
 ALERT = "DataDriftFleet"
 NORMAL = Feature(shares={f"bin {n:02}": 0.05 for n in range(20)})

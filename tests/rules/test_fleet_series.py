@@ -20,10 +20,12 @@ from fleet_rows import (
     written,
     z,
 )
-from promtool import model
+from promtool import debians_alone, model
 from scipy.stats import chi2, norm
 
-pytestmark = pytest.mark.integration
+__all__ = ["debians_alone"]
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("debians_alone")]
 
 AGE = Feature(shares={"below": 0.001, "a": 0.2, "b": 0.3, "c": 0.25, "d": 0.2489, "missing": 0.0001})
 PLAN = Feature(shares={"free": 0.6, "paid": 0.35, "other": 0.05}, rows=4_000)
