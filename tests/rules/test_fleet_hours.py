@@ -22,8 +22,13 @@ from fleet_rows import (
     z,
 )
 from pegel_agent.statistics import distances
-from promtool import check, model
+from promtool import check, debians_alone, model
 from scipy.stats import norm
+
+__all__ = ["debians_alone"]
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("debians_alone")]
+
 
 ALERT = "DataDriftFleet"
 EVENING = 8 * HOUR
