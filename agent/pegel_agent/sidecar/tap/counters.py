@@ -10,7 +10,7 @@ from pegel_exporters.exposition import Family, Histogram, LabelValues
 
 from pegel_agent.sidecar import frames
 from pegel_agent.sidecar.blindness import UNDECODABLE, UNFOLLOWED, look_of
-from pegel_agent.sidecar.paths import OTHER
+from pegel_agent.sidecar.paths import OTHER, Model
 from pegel_agent.sidecar.tap.served import OWN, Served
 from pegel_agent.sidecar.tap.turns import Exchange
 
@@ -61,11 +61,10 @@ class _Durations:
 
 
 class Tally:
-    """The requests of one owner, and what became of their copies. `others` says that they are for other models, so that
-    no copies are wanted."""
+    """The requests of one owner (see Served), and what became of their copies. Of other models' none are wanted."""
 
-    def __init__(self, *, others: bool = False) -> None:
-        self.others = others
+    def __init__(self, owner: str | None) -> None:
+        self.owner = owner
         self.requests: Counter[tuple[str, int]] = Counter()
         self.outcomes = dict.fromkeys(OUTCOMES, 0)
         self.durations = _Durations(c.INFERENCE_DURATION.buckets)
@@ -124,12 +123,14 @@ class Counters:
     def __init__(self, model_name: str, model_version: str, served: Served | None = None) -> None:
         self._model = (model_name, model_version)
         self.served = served or Served()
-        self._own = Tally()
+        self._own = Tally(OWN)
         self._undecided: OrderedDict[str, Tally] = OrderedDict()
         """By name, the one that was asked for last at the end."""
-        self._earlier = Tally()
+        self._earlier = Tally(OWN)
         """Those of the names before them."""
-        self._others = Tally(others=True)
+        self._others = Tally(None)
+        self._latest: tuple[Model | None, Tally] = (None, self._own)
+        """The model that the latest request's path named, and whose it is: most often the next one's too."""
         self._recent: deque[int] = deque([0], maxlen=RATE_SECONDS + 1)
         self._recent_refusals: deque[int] = deque([0], maxlen=REFUSAL_SECONDS + 1)
         self._refusals_logged = 0
@@ -148,9 +149,13 @@ class Counters:
     def begun(self, exchange: Exchange) -> None:
         """A request's headers are complete."""
         if exchange.protocol is not None:
-            tally = exchange.tally = self.tally_of(self.served.owner_by_path(exchange.model))
+            model, tally = self._latest
+            if exchange.model is not model:
+                tally = self.tally_of(self.served.owner_by_path(exchange.model))
+                self._latest = (exchange.model, tally)
             tally.in_flight += 1
-            exchange.unread = tally.others
+            exchange.tally = tally
+            exchange.unread = tally.owner is None
 
     def ended(self, exchange: Exchange, outcome: str) -> None:
         """An exchange is over."""
@@ -182,7 +187,7 @@ class Counters:
             return self._own
         tally = self._undecided.get(owner)
         if tally is None:
-            tally = self._undecided[owner] = Tally()
+            tally = self._undecided[owner] = Tally(owner)
             if len(self._undecided) > _MAX_UNDECIDED:
                 self._undecided.popitem(last=False)[1].join(self._earlier)
         else:
@@ -198,7 +203,8 @@ class Counters:
             tally.join(self._own if owner == name else self._others)
         self._undecided.clear()
         self._earlier.join(self._others)
-        self._earlier = Tally()
+        self._earlier = Tally(OWN)
+        self._latest = (None, self._own)
         self._log_found(name)
 
     @property
@@ -206,7 +212,7 @@ class Counters:
         """All that is the model's, as far as it is known."""
         if not self._undecided:
             return self._own
-        whole = Tally()
+        whole = Tally(OWN)
         for tally in (self._own, self._earlier, *self._undecided.values()):
             whole.include(tally)
         return whole

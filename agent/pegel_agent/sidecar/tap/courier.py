@@ -40,14 +40,17 @@ class Courier(asyncio.Protocol):
         """Offer an exchange that is over."""
         self._counters.ended(exchange, outcome)
         protocol = exchange.protocol
-        if protocol is None or protocol is OTHER or not exchange.status or exchange.tally.now.others:
+        if protocol is None or protocol is OTHER or not exchange.status:
+            return
+        tally: Tally = exchange.tally
+        now = tally.now
+        if now.owner is None:
             return
         if exchange.request is None:
-            exchange.tally.now.shed += 1
+            now.shed += 1
             return
         self.offer(
-            protocol, exchange.status, exchange.request, exchange.response,
-            owner=self._counters.served.owner_by_path(exchange.model), tally=exchange.tally,
+            protocol, exchange.status, exchange.request, exchange.response, tally,
             began=exchange.started, took=exchange.ended - exchange.started,
         )  # fmt: skip
 
@@ -57,20 +60,19 @@ class Courier(asyncio.Protocol):
         status: int,
         request: list[bytes],
         response: list[bytes],
-        *,
-        owner: str | None,
         tally: Tally,
+        *,
         began: float,
         took: float,
     ) -> None:
         """Offer the parts of a request and of its answer, which began at this time of the monotonic clock.
 
-        They are its owner's (see Served), and what becomes of them is counted in its tally.
+        They are the tally's owner's, and what becomes of them is counted there.
         """
         if self._transport is None or self._batch_bytes + self._transport.get_write_buffer_size() > MAX_WAITING_BYTES:
             tally.now.shed += 1
             return
-        name = (owner or OWN).encode()
+        name = (tally.owner or OWN).encode()
         asked, answered = b"".join(request), b"".join(response)
         header = frames.HEADER.pack(
             len(asked), len(answered), _PROTOCOL_NUMBERS[protocol], len(name), status, self._epoch + began, took

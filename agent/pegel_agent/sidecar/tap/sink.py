@@ -392,9 +392,7 @@ class Sink:
             return
         request = [f"POST / HTTP/1.1\r\nCe-Id: {event.id}\r\n{_framing(asked, joined.asked_coding)}".encode(), asked]
         response = [f"HTTP/1.1 200 OK\r\n{_framing(answered, joined.answered_coding)}".encode(), answered]
-        self._courier.offer(
-            CLOUDEVENTS, 200, request, response, owner=owner, tally=tally, began=now, took=0.0
-        )  # fmt: skip
+        self._courier.offer(CLOUDEVENTS, 200, request, response, tally, began=now, took=0.0)
 
     def _lost(self, tally: Tally) -> None:
         tally.now.shed += 1
