@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Container:
         """Wait for what must come; fails with the log when the container ends before."""
         until(lambda: self.process.poll() is not None or true())
         assert self.process.poll() is None, self.log.read_text()
+
+    def execute(self, command: Sequence[str]) -> tuple[int, str]:
+        """Run a hook or a probe in it; the exit code and what it wrote."""
+        done = subprocess.run([*self._runc, "exec", self._name, *command], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
 
     def end(self) -> int:
         """SIGTERM to its first process; the exit code."""

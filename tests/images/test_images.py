@@ -1,5 +1,7 @@
 """Each image of the Containerfile is built by its own steps on a bare Debian, and its roles start as in Kubernetes."""
 
+import contextlib
+import http.client
 import os
 import re
 import stat
@@ -9,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.agent.cluster.shapes import injected
 from tests.agent.sidecar.tap.tap_process import ANSWER_BODY, BODY, free_ports, model, predict
 from tests.images import Image, built, started
 
@@ -22,6 +26,8 @@ ROOT_WITHOUT_CAPABILITIES = "0:0"
 MEGABYTES = {"exporter": 150, "sidecar": 340, "cluster": 150}
 COMPILER_OR_INSTALLER = re.compile(r"([\w-]+-)?(as|c\+\+|cc|clang|cpp|g\+\+|gcc|ld|make|pip|uv)[\d.-]*")
 PYC_UNCHECKED = 1
+POD = """{apiVersion: v1, kind: Pod, metadata: {name: churn}, spec: {containers: [
+  {name: model, image: churn:7, ports: [{name: http, containerPort: 8501}]}]}}"""
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +181,33 @@ def test_the_sidecar_forwards_and_analyses_with_tmp_alone_to_write_to(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_hook_that_injection_writes_tells_the_sidecar_that_its_pod_is_leaving(
+    sidecar: Image, tmp_path: Path
+) -> None:
+    spec = yaml.safe_load(injected(POD))["spec"]
+    (container,) = (one for one in spec["initContainers"] if "preStop" in one.get("lifecycle", {}))
+    (leave,) = (argument for argument in container["args"] if argument.startswith("--leave-file"))
+    port, admin = free_ports(2)
+    with model(predict) as upstream, started(
+        sidecar, "sidecar", "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{upstream}",
+        "--admin", f"127.0.0.1:{admin}", leave, temporary=tmp_path,
+    ) as running:  # fmt: skip
+        running.wait_until(lambda: metric(admin, "pegel_tap_analyser_up") == 1)
+        assert answer_ends_the_connection(port) is False
+        assert running.execute(container["lifecycle"]["preStop"]["exec"]["command"]) == (0, "")
+        assert answer_ends_the_connection(port) is True
+        assert running.end() == 0
+
+
+def answer_ends_the_connection(port: int) -> bool:
+    """Whether a good answer says that its connection is closed after it."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as client:
+        client.request("POST", "/v1/models/m:predict", BODY)
+        answer = client.getresponse()
+        assert answer.read() == ANSWER_BODY
+        return answer.getheader("Connection") == "close"
+
+
 def metric(port: int, name: str, **labels: str) -> float | None:
     """A sample of /metrics, None where there is none."""
     found = text_string_to_metric_families(page(port, "/metrics"))
@@ -204,10 +237,7 @@ def test_a_sidecar_without_a_place_to_write_says_what_it_needs(sidecar: Image) -
 
 
 def test_the_cluster_image_injects_what_it_gets_from_a_file(cluster: Image, tmp_path: Path) -> None:
-    (tmp_path / "model.yaml").write_text(
-        "{apiVersion: v1, kind: Pod, metadata: {name: churn}, spec: {containers: [{name: model, image: churn:7, "
-        "ports: [{name: http, containerPort: 8501}]}]}}"
-    )
+    (tmp_path / "model.yaml").write_text(POD)
     with started(cluster, "inject", "-f", "/tmp/model.yaml", temporary=tmp_path) as container:
         code, text = container.end_of_itself()
     assert (code, "pegel.dev/injected" in text) == (0, True), text
