@@ -3,15 +3,15 @@
 matplotlib is imported only here and only when a picture is asked for: it is an extra of its own, `plot`.
 """
 
-import os
+import io
 import re
-import tempfile
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pegel_exporters.errors import UserError
+from pegel_exporters.files import write_whole
 
 from pegel_agent.batch.backtest import BacktestResult, FeatureResult
 from pegel_agent.batch.backtest_text import direction, window_length
@@ -176,18 +176,9 @@ def _plain_axes(axes: "Axes") -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                figure.savefig(file, format=path.suffix.lower().lstrip("."), facecolor="white")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.lower().lstrip("."), facecolor="white")
+    write_whole(path, picture.getvalue())
 
 
 def _tick(feature: FeatureResult, name: str) -> str:

@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pegel_exporters.errors import UserError
+from pegel_exporters.files import write_whole
 
 from pegel_agent.reference import tables
 from pegel_agent.reference.columns import Column, as_texts
@@ -119,18 +119,7 @@ def _write(columns: dict[str, tuple[Column, Column]], output: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's and plotly's, which are no news to a reader of the report
         html = _html(columns)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=output.absolute().parent, prefix=f".{output.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(html)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, output)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from error
+    write_whole(output, html.encode())
 
 
 def _html(columns: dict[str, tuple[Column, Column]]) -> str:

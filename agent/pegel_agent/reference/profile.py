@@ -6,8 +6,6 @@ one sentence with the file's name and the field.
 
 import hashlib
 import math
-import os
-import tempfile
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 from pegel_exporters.errors import UserError
+from pegel_exporters.files import write_whole
 
 from pegel_agent.reference.bins import CategoryBins, NumericBins
 from pegel_agent.reference.performance import Performance
@@ -266,17 +265,5 @@ def encoded(profile: Profile) -> bytes:
 
 
 def save(profile: Profile, path: str | Path) -> None:
-    """Write a profile, whole or not at all. Raises UserError when the folder can't be written."""
-    path = Path(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(encoded(profile))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    """Write a profile, whole or not at all. Raises UserError when it can't be written."""
+    write_whole(path, encoded(profile))

@@ -230,6 +230,7 @@ def test_numbers_where_the_profile_has_names_are_another_type_and_no_drift(pegel
     assert "data.csv: column 'city' has numbers alone, where the profile has text and no number" in done.err
 
 
+@pytest.mark.integration
 def test_a_failure_of_pegel_s_own_is_3_and_a_line_whatever_it_is(tmp_path: Path) -> None:
     csv(tmp_path / "good.csv", {"age": AGES, "city": CITIES})
     reading = (
@@ -276,12 +277,14 @@ def drifted(pegel: Commands) -> list[str]:
     return [str(PEGEL), "check", "--profile", "profile.json", "moved.csv"]
 
 
+@pytest.mark.integration
 def test_output_that_can_not_be_written_is_no_drift(pegel: Commands, drifted: list[str]) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         done = subprocess.run(drifted, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=pegel.folder)
     assert (done.returncode, done.stderr) == (2, "pegel: cannot write the output: No space left on device\n")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("words", [["check", "--profile", "profile.json", "moved.csv"], ["--help"], ["check", "-h"]])
 def test_a_reader_who_has_gone_ends_a_command_as_it_ends_others(
     pegel: Commands, drifted: list[str], words: list[str]
@@ -293,6 +296,7 @@ def test_a_reader_who_has_gone_ends_a_command_as_it_ends_others(
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+@pytest.mark.integration
 def test_a_verdict_needs_no_output(pegel: Commands, drifted: list[str]) -> None:
     closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *drifted], check=False, cwd=pegel.folder)
     assert closed.returncode == 1
@@ -302,6 +306,7 @@ def test_a_verdict_needs_no_output(pegel: Commands, drifted: list[str]) -> None:
     assert full.returncode == 2
 
 
+@pytest.mark.integration
 def test_ctrl_c_is_130_and_no_traceback(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     os.mkfifo(ready)
@@ -313,12 +318,6 @@ def test_ctrl_c_is_130_and_no_traceback(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=60)
         os.close(writer)
     assert (process.returncode, out, err.strip()) == (130, "", "")
-
-
-def test_a_folder_for_drafts_that_is_not_there_is_told(tmp_path: Path) -> None:
-    done = run("demo", "--for", "30s", "--no-browser", folder=tmp_path, TMPDIR="/nowhere")
-    assert done.code in {0, 2}
-    assert "Traceback" not in done.err
 
 
 def test_drift_is_1(pegel: Commands, drifted: list[str]) -> None:

@@ -86,15 +86,15 @@ def test_batches_without_drift_raise_some_alarms_and_no_more_than_alpha_says() -
 def test_rows_like_their_neighbours_raise_no_more_alarms_where_the_design_effects_are_known() -> None:
     rng = np.random.default_rng(21)
     alarms = unaware = 0
-    for _ in range(10):
+    for _ in range(5):
         features = [learned_in_order(alike, rng) for _ in range(5)]
-        for rows in (200, 500, 2_000) * 5:
+        for rows in (200, 500, 2_000) * 3:
             batch = {f"f{i}": against(feature, alike(rng, rows)) for i, feature in enumerate(features)}
             alarms += any(m.drifted for m in compare(batch, alpha=0.05).values())
             plain = {name: replace(counts, design_effects={}) for name, counts in batch.items()}
             unaware += any(m.drifted for m in compare(plain, alpha=0.05).values())
-    assert alarms <= stats.binom.ppf(0.9999, 150, 0.05)
-    assert unaware > 140
+    assert alarms <= stats.binom.ppf(0.9999, 45, 0.05)
+    assert unaware > 40
 
 
 @pytest.mark.parametrize(("draw", "shift"), [(alike, 1.5), (normal, 0.25)])
